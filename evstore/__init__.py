@@ -1,0 +1,37 @@
+"""The flight recorder for AI agents: an embedded, event-sourced session store in one SQLite file."""
+
+from evstore import errors
+from evstore.batch import Batch
+from evstore.doors import MessageInfo, Messages, Variables
+from evstore.events import ABSENT, ANY, ERASED, Event
+from evstore.limits import Limits
+from evstore.registry import register
+from evstore.session import Parent, Session
+from evstore.state import VariableInfo, VariableStore
+from evstore.store import SessionInfo, Stats, Store, open
+from evstore.values import Unregistered
+from evstore.view import View
+
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "ERASED",
+    "Batch",
+    "Event",
+    "Limits",
+    "MessageInfo",
+    "Messages",
+    "Parent",
+    "Session",
+    "SessionInfo",
+    "Stats",
+    "Store",
+    "Unregistered",
+    "VariableInfo",
+    "VariableStore",
+    "Variables",
+    "View",
+    "errors",
+    "open",
+    "register",
+]

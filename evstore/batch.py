@@ -1,0 +1,229 @@
+"""Batches: events that happen together, one commit, all or nothing, reading what they wrote."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from evstore.doors import Facts, Found, Later, Messages, Present, Said, Side, Variables
+from evstore.errors import Closed
+from evstore.events import (
+    DELETIONS,
+    FAMILY,
+    METADATA,
+    VARIABLES,
+    Body,
+    Event,
+    Writer,
+    value_text,
+)
+from evstore.state import MessageList
+from evstore.view import Still
+
+Commit = Callable[[Said], Sequence[Event]]
+
+
+class Pending(NamedTuple):
+    """A variable as this batch sets it: its events are numbered -1, -2, … until they have a seq."""
+
+    seq: int
+    created: int
+    operand: int | None
+    text: str
+
+
+class PendingFacts(NamedTuple):
+    """What is known of an event that is not recorded yet."""
+
+    time_us: None
+    actor: str | None
+    size_bytes: int
+
+
+class _Overlay:
+    """What the doors of a batch see: the session at entry, and over it what the batch says."""
+
+    def __init__(self, entry: Still, actor: str | None) -> None:
+        self.said: list[Body | Later] = []
+        self._entry = entry
+        self._actor = actor
+        self._names: dict[tuple[int, str], Pending | None] = {}
+        self._messages: MessageList | None = None
+        self._first = 0  # the ordinal that the first message of this batch gets
+        self._bodies: list[int] = []  # which of what was said carries each message of this batch
+
+    def take(self, said: Said) -> None:
+        """Let what is said become part of what is seen."""
+        for body in said:
+            self.said.append(body)
+            shown = body(1) if callable(body) else body  # as if the batch began at seq 1
+            family = FAMILY.get(shown.kind)
+            if family is not None and shown.name is not None:
+                self._take_name(family, shown.name, shown)
+            else:
+                self._take_message(shown, own=callable(body))
+
+    def _take_name(self, family: int, name: str, body: Body) -> None:
+        if body.kind in DELETIONS.values():
+            self._names[family, name] = None
+            return
+        before = self.variable(family, name)
+        seq = -len(self.said)
+        text = value_text(body.text, body.operand).decode()
+        created = before.created if before else seq
+        self._names[family, name] = Pending(seq, created, body.operand, text)
+
+    def _take_message(self, body: Body, *, own: bool) -> None:
+        messages = self._list()
+        bodies = messages.bodies
+        target = -body.operand if own and body.operand else body.operand
+        messages.apply(0, body.kind, target, self)
+        if messages.bodies > bodies:
+            self._bodies.append(len(self.said))
+
+    def _list(self) -> MessageList:
+        if self._messages is None:
+            with self._entry.look() as present:
+                self._messages = present.message_list().copy()
+            self._first = self._messages.bodies
+        return self._messages
+
+    # What `MessageList.apply` asks.
+
+    def ordinal(self, seq: int) -> int:
+        if seq < 0:
+            return self._first + self._bodies.index(-seq)
+        with self._entry.look() as present:
+            return present.ordinal(seq)
+
+    def ranges_at(self, seq: int) -> list[tuple[int, int]]:
+        with self._entry.look() as present:
+            return present.ranges_at(seq)
+
+    # What the doors ask.
+
+    def variable(self, family: int, name: str) -> Found | None:
+        if (family, name) in self._names:
+            return self._names[family, name]
+        with self._entry.look() as present:
+            return present.variable(family, name)
+
+    def variables(self, family: int) -> Mapping[str, Found]:
+        with self._entry.look() as present:
+            found: dict[str, Found | None] = {**present.variables(family)}
+        found |= {name: kept for (known, name), kept in self._names.items() if known == family}
+        return {name: kept for name, kept in sorted(found.items()) if kept is not None}
+
+    def count(self, family: int) -> int:
+        return len(self.variables(family))
+
+    def message_count(self) -> int:
+        return len(self._list())
+
+    def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
+        return [
+            message
+            for first, end in self._list().ordinals(start, stop)
+            for message in self._recorded(first, end)
+        ]
+
+    def _recorded(self, first: int, end: int) -> Iterator[tuple[int, str | None]]:
+        if first < self._first:
+            with self._entry.look() as present:
+                yield from present.recorded(first, min(end, self._first))
+        for ordinal in range(max(first, self._first), end):
+            said = self._bodies[ordinal - self._first]
+            body = self.said[said - 1]
+            yield -said, (body(1) if callable(body) else body).text.decode()
+
+    def facts(self, seq: int) -> Facts:
+        if seq < 0:
+            body = self.said[-seq - 1]
+            return PendingFacts(None, self._actor, len((body(1) if callable(body) else body).text))
+        with self._entry.look() as present:
+            return present.facts(seq)
+
+
+class Batch:
+    """Events that happen together: a context manager that commits them when its block ends well.
+
+    It sees the session as it was at entry and what it wrote itself. Where somebody else wrote in
+    between, the commit is a Conflict and nothing is written, unless it was begun with `expect=ANY`.
+    """
+
+    def __init__(
+        self, entry: Still, writer: Writer, actor: str | None, commit: Commit
+    ) -> None:
+        self._entry = entry
+        self._writer = writer
+        self._overlay = _Overlay(entry, actor)
+        self._commit = commit
+        self._open = False
+        self._events: Sequence[Event] = ()
+
+    @property
+    def seq(self) -> int:
+        """The head of the session when the batch was begun."""
+        return self._entry.seq
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The recorded events, once the block has ended."""
+        return self._events
+
+    @property
+    def variables(self) -> Variables:
+        """The variables, with what this batch wrote."""
+        return Variables(self, VARIABLES)
+
+    @property
+    def metadata(self) -> Variables:
+        """The metadata, with what this batch wrote."""
+        return Variables(self, METADATA)
+
+    @property
+    def messages(self) -> Messages:
+        """The messages, with what this batch wrote."""
+        return Messages(self)
+
+    def record(self, kind: str, data: Any = None) -> None:
+        """Add an event of the application's own, of a kind like `app.order.placed`."""
+        self.say([self._writer.record(kind, data)])
+
+    def __enter__(self) -> "Batch":
+        """Begin."""
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit all that was said, or nothing where the block raised."""
+        self._open = False
+        if kind is None and self._overlay.said:
+            self._events = self._commit(self._overlay.said)
+
+    # What the doors ask for.
+
+    @property
+    def writer(self) -> Writer:
+        """What makes bodies, within the limits of the store."""
+        return self._writer
+
+    def look(self) -> AbstractContextManager[Present]:
+        """Look at the session at entry, with what this batch wrote over it."""
+        return nullcontext(self._overlay)
+
+    def still(self) -> Side:
+        """Return a side that does not move while it is read: itself."""
+        return self
+
+    def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
+        """Keep what is said until the block ends; raises Closed outside of it."""
+        if not self._open:
+            raise Closed("the batch is not open: write to it inside its with block")
+        self._overlay.take(said(self._overlay) if callable(said) else said)
+        return ()

@@ -1,0 +1,129 @@
+"""The chain: every batch carries a hash over itself and all that came before it in its session.
+
+`Birth`, `Batch` and `Entry` are what a log is made of, free of any file; they are what is exported,
+imported and verified. The byte layout is written down in schema/README.md, with golden vectors. All
+integers are big endian. A field is one byte 0 for absent, or one byte 1, four bytes of length, and
+the bytes. No position, internal number or encoding is hashed, so that a session can move to another
+file, be compressed anew or be rekeyed with its links unchanged.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from struct import Struct
+
+import attrs
+
+ZERO = bytes(32)  # what the first batch of a session without a parent continues
+_NO_UID = bytes(16)
+_LEAF, _LINK, _BIRTH = b"\x00", b"\x01", b"\x02"
+_length = Struct(">BI").pack
+_envelope = Struct(">QIq").pack
+_origin = Struct(">q16sQ").pack
+_version = Struct(">I").pack
+
+
+def field(value: bytes | None) -> bytes:
+    """Return a value in length-prefixed form."""
+    return b"\x00" if value is None else _length(1, len(value)) + value
+
+
+def text_field(value: str | None) -> bytes:
+    """Return a text in length-prefixed UTF-8."""
+    return b"\x00" if value is None else field(value.encode())
+
+
+def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
+    """Return the part that all leaves of one batch share."""
+    return text_field(actor) + text_field(cause) + text_field(key)
+
+
+def leaf(salt: bytes, kind: str, name: str | None, text: bytes, said: bytes) -> bytes:
+    """Return the commitment to one event: without its salt it tells nothing."""
+    fields = (_LEAF, salt, text_field(kind), text_field(name), field(text), said)
+    return sha256(b"".join(fields)).digest()
+
+
+def birth_leaf(salt: bytes, session_id: str, actor: str | None, cause: str | None) -> bytes:
+    """Return the commitment to the caller's id of a session."""
+    said = text_field(actor) + text_field(cause)
+    return sha256(_BIRTH + salt + text_field(session_id) + said).digest()
+
+
+def link(
+    previous: bytes,
+    uid: bytes,
+    first: int,
+    time_us: int,
+    leaves: Iterable[tuple[str, int, bytes]],
+    origin: bytes | None,
+) -> bytes:
+    """Return the hash that a batch carries; `leaves` are (kind, version, leaf) in order."""
+    parts = [
+        part
+        for kind, version, hashed in leaves
+        for part in (text_field(kind), _version(version), hashed)
+    ]
+    envelope = _envelope(first, len(parts) // 3, time_us)
+    return sha256(b"".join((_LINK, previous, uid, envelope, field(origin), *parts))).digest()
+
+
+@attrs.frozen
+class Birth:
+    """How a session came to be; `salt` and `id` are None once forgotten, `leaf` until then."""
+
+    uid: bytes
+    id: str | None
+    created_us: int
+    parent_uid: bytes | None
+    fork: int | None
+    salt: bytes | None
+    leaf: bytes | None = None
+
+    def origin(self, actor: str | None, cause: str | None) -> bytes:
+        """Return the part of the first link that says how the session came to be."""
+        hashed = self.leaf or birth_leaf(self.salt or b"", self.id or "", actor, cause)
+        return hashed + _origin(self.created_us, self.parent_uid or _NO_UID, self.fork or 0)
+
+
+@attrs.frozen
+class Entry:
+    """One event in the log; once forgotten it has a leaf, and neither name, text nor salt."""
+
+    kind: str
+    version: int
+    name: str | None
+    text: bytes | None
+    salt: bytes | None
+    leaf: bytes | None = None
+
+    def hashed(self, said: bytes) -> bytes:
+        """Return the leaf, stored or computed."""
+        return self.leaf or leaf(self.salt or b"", self.kind, self.name, self.text or b"", said)
+
+
+@attrs.frozen
+class Batch:
+    """One session's share of a commit; `birth` comes with the first batch of a life."""
+
+    uid: bytes
+    first: int
+    time_us: int
+    actor: str | None
+    cause: str | None
+    key: str | None
+    link: bytes
+    entries: tuple[Entry, ...]
+    position: int = 0
+    birth: Birth | None = None
+
+    @property
+    def last(self) -> int:
+        """The seq of the newest event; `first - 1` for the birth of a fork."""
+        return self.first + len(self.entries) - 1
+
+    def continues(self, previous: bytes) -> bytes:
+        """Return the link that this batch must have after `previous`."""
+        said = said_by(self.actor, self.cause, self.key)
+        leaves = [(entry.kind, entry.version, entry.hashed(said)) for entry in self.entries]
+        origin = self.birth.origin(self.actor, self.cause) if self.birth else None
+        return link(previous, self.uid, self.first, self.time_us, leaves, origin)

@@ -1,0 +1,280 @@
+"""Every way evstore can say no: one class for each next step of the caller.
+
+    EvstoreError
+    ├── Conflict              someone wrote first                → read again, retry
+    ├── Busy                  another holds the write lock       → retry later
+    ├── NotFound              (LookupError)
+    │   ├── SessionNotFound
+    │   └── NoSuchMoment
+    ├── Refused               (ValueError) the input is at fault → change it
+    │   ├── NotStorable · TooLarge · TooMany · BadName · Taken · ReadOnly
+    ├── Unsupported           this engine or build cannot        → use another
+    ├── MissingExtra          (ImportError) an extra is missing  → install it
+    ├── Closed                the handle outlived its store      → open again
+    ├── Unavailable           the file cannot be used now        → fix, reopen
+    └── BadFile
+        └── NotAStore · FromTheFuture · Corrupt
+
+Each class carries its facts as fields; its text is one sentence that ends with the remedy.
+A missing variable is a `KeyError`, a missing message an `IndexError`.
+"""
+
+from typing import Any
+
+import attrs
+
+_error = attrs.define(slots=False)  # sets `args` too, so that errors survive pickling
+
+
+class EvstoreError(Exception):
+    """The root of all errors that evstore raises on its own account."""
+
+
+@_error
+class Conflict(EvstoreError):
+    """Somebody wrote first: what was expected is not what is there."""
+
+    session: str
+    expected: Any
+    actual: Any
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"session {self.session!r} was expected at {self.expected} and is at {self.actual}: "
+            "read it again and retry"
+        )
+
+
+@_error
+class Busy(EvstoreError):
+    """Another thread or process held the write lock for the whole waiting time."""
+
+    waited_ms: int
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"another writer held the store for {self.waited_ms} ms and nothing was written: "
+            "retry later"
+        )
+
+
+class NotFound(EvstoreError, LookupError):
+    """What was asked for is not there."""
+
+
+@_error
+class SessionNotFound(NotFound):
+    """No such session lives, or the life that a handle was bound to has ended."""
+
+    session: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"there is no living session {self.session!r}: open it by its uid to read an ended "
+            "life, restore it, or open the id again for a new one"
+        )
+
+
+@_error
+class NoSuchMoment(NotFound):
+    """The moment does not exist in this session."""
+
+    session: str
+    moment: Any
+    head: int
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"session {self.session!r} has no moment {self.moment!r}: "
+            f"give a sequence from 0 to {self.head}, or an aware datetime"
+        )
+
+
+class Refused(EvstoreError, ValueError):
+    """The input cannot be taken as it is; nothing was written."""
+
+
+@_error
+class NotStorable(Refused):
+    """A value holds something that cannot be stored without loss."""
+
+    path: str
+    type: str
+    detail: str = "has a type that cannot be stored without loss"
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"{self.path} ({self.type}) {self.detail}: "
+            "convert it, register its class with evstore.register, or open with fallback="
+        )
+
+
+@_error
+class TooLarge(Refused):
+    """Something is larger than the limits of this handle allow."""
+
+    what: str
+    size_bytes: int
+    size_bytes_max: int
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"{self.what} takes {self.size_bytes} bytes where {self.size_bytes_max} are allowed: "
+            "make it smaller, or open the store with other limits="
+        )
+
+
+@_error
+class TooMany(Refused):
+    """There would be more of something than the limits of this handle allow."""
+
+    what: str
+    count: int
+    count_max: int
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"there would be {self.count} {self.what} where {self.count_max} are allowed: "
+            "delete some, or open the store with other limits="
+        )
+
+
+@_error
+class BadName(Refused):
+    """A name, id, kind, actor, cause or key is not of the form it must have."""
+
+    what: str
+    name: Any
+    rule: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.what} {self.name!r} cannot be used: {self.rule}"
+
+
+@_error
+class Taken(Refused):
+    """The session id or uid already belongs to another life."""
+
+    session: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"session {self.session!r} already exists with a log of its own: use another id"
+
+
+@_error
+class ReadOnly(Refused):
+    """A write was asked of something that only reads."""
+
+    what: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.what} is read-only: write through a session of a store opened for writing"
+
+
+@_error
+class Unsupported(EvstoreError):
+    """The engine, or this build of it, cannot do what was asked."""
+
+    engine: str
+    capability: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.engine} does not support {self.capability}"
+
+
+@_error
+class MissingExtra(EvstoreError, ImportError):
+    """A feature needs packages that are not installed."""
+
+    extra: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"this needs the {self.extra!r} extra: pip install 'evstore[{self.extra}]'"
+
+
+@_error
+class Closed(EvstoreError):
+    """The handle outlived its store, or was carried over into a forked process."""
+
+    reason: str = "the store is closed"
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.reason}: open it again with evstore.open"
+
+
+@_error
+class Unavailable(EvstoreError):
+    """The target cannot be used now: missing, unreachable, full, or failing."""
+
+    target: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.target} cannot be used: {self.reason}"
+
+
+@_error
+class BadFile(EvstoreError):
+    """The file is there and is not what it should be."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.path} is not a usable evstore file: restore it from a backup"
+
+
+@_error
+class NotAStore(BadFile):
+    """The file belongs to another program, or is no database at all."""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.path} is not an evstore file and was left untouched: give another path"
+
+
+@_error
+class FromTheFuture(BadFile):
+    """The file was written by a newer evstore."""
+
+    file_version: int
+    known_version: int
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"{self.path} has format {self.file_version} and this evstore knows formats up to "
+            f"{self.known_version}: upgrade evstore"
+        )
+
+
+@_error
+class Corrupt(BadFile):
+    """The content is damaged: what is there cannot have been written by evstore."""
+
+    reason: str
+    session: str | None = None
+    seq: int | None = None
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        where = f" at session {self.session!r}" if self.session is not None else ""
+        where += f", sequence {self.seq}" if self.seq is not None else ""
+        return (
+            f"{self.path or 'the store'} is damaged{where}: {self.reason}; "
+            "run 'evstore doctor' on it, and restore a backup if need be"
+        )

@@ -1,0 +1,238 @@
+"""The vocabulary: what can happen to a session, how it is said, and how it is recorded.
+
+A *body* is what you say happened; an *Event* is a body that was recorded. The numbers of the kinds
+are part of the file format and never change.
+"""
+
+import enum
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, AnyStr, Final
+
+import attrs
+
+from evstore import values
+from evstore.errors import BadName, NotStorable, Refused, TooLarge
+from evstore.limits import Limits
+
+VARIABLE_SET: Final = "variable.set"
+VARIABLE_DELETED: Final = "variable.deleted"
+METADATA_SET: Final = "metadata.set"
+METADATA_DELETED: Final = "metadata.deleted"
+MESSAGE_ADDED: Final = "message.added"
+MESSAGE_REMOVED: Final = "message.removed"
+MESSAGE_REPLACED: Final = "message.replaced"
+MESSAGES_CLEARED: Final = "messages.cleared"
+MESSAGES_REVERTED: Final = "messages.reverted"
+LABEL_SET: Final = "label.set"
+SESSION_DELETED: Final = "session.deleted"
+SESSION_RESTORED: Final = "session.restored"
+SESSION_EXPIRED: Final = "session.expired"
+SESSION_ERASED: Final = "session.erased"
+SESSION_CHECKPOINTED: Final = "session.checkpointed"
+
+# The position in this tuple, from 1, is the number of the kind in every file.
+KINDS: Final = (
+    VARIABLE_SET,
+    VARIABLE_DELETED,
+    METADATA_SET,
+    METADATA_DELETED,
+    MESSAGE_ADDED,
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
+    MESSAGES_CLEARED,
+    MESSAGES_REVERTED,
+    LABEL_SET,
+    SESSION_DELETED,
+    SESSION_RESTORED,
+    SESSION_EXPIRED,
+    SESSION_ERASED,
+    SESSION_CHECKPOINTED,
+)
+ENDINGS: Final = frozenset({SESSION_DELETED, SESSION_EXPIRED, SESSION_ERASED})
+BODIES: Final = frozenset({MESSAGE_ADDED, MESSAGE_REPLACED})  # the kinds that carry a message
+
+VARIABLES, METADATA, LABELS = 1, 2, 3  # the families of names, numbered as in the file
+FAMILY: Final = {
+    VARIABLE_SET: VARIABLES,
+    VARIABLE_DELETED: VARIABLES,
+    METADATA_SET: METADATA,
+    METADATA_DELETED: METADATA,
+    LABEL_SET: LABELS,
+}
+SETS: Final = {VARIABLES: VARIABLE_SET, METADATA: METADATA_SET}
+DELETIONS: Final = {VARIABLES: VARIABLE_DELETED, METADATA: METADATA_DELETED}
+
+# The one number in an event's data that `state.fold` needs, so that folding decodes no data.
+_OPERAND: Final = {
+    VARIABLE_SET: "expires_at",
+    MESSAGE_REMOVED: "seq",
+    MESSAGE_REPLACED: "seq",
+    MESSAGES_REVERTED: "to",
+    LABEL_SET: "at",
+}
+_APPLICATION_KIND = re.compile(r"app(\.[A-Za-z0-9_-]+)+\Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Sentinel(enum.Enum):
+    """Values that mean something no stored value can mean."""
+
+    ANY = "any"
+    ABSENT = "absent"
+    ERASED = "erased"
+
+    def __repr__(self) -> str:
+        """Return the name under which evstore exports it."""
+        return f"evstore.{self.name}"
+
+
+ANY: Final = Sentinel.ANY
+ABSENT: Final = Sentinel.ABSENT
+ERASED: Final = Sentinel.ERASED
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Return the µs since 1970 of an aware datetime; raises Refused for a naive one."""
+    if moment.utcoffset() is None:
+        raise Refused(f"{moment!r} is naive and could mean many moments: give a datetime with tzinfo")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(time_us: int) -> datetime:
+    """Return the aware UTC datetime of some µs since 1970."""
+    return _EPOCH + timedelta(microseconds=time_us)
+
+
+@attrs.frozen
+class Event:
+    """Something that happened, as recorded; `data` and `time` are made when looked at.
+
+    `seq` counts from 1 within the session, `position` over the store in commit order. `session` and
+    `uid` name the life that recorded it, which for the shared past of a fork is an ancestor.
+    """
+
+    seq: int
+    position: int
+    time_us: int = attrs.field(repr=False)
+    kind: str
+    name: str | None
+    text: str | None = attrs.field(repr=False)
+    actor: str | None
+    cause: str | None
+    session: str | None
+    uid: str
+
+    @property
+    def time(self) -> datetime:
+        """When it was recorded: an aware UTC datetime, strictly increasing within a session."""
+        return from_microseconds(self.time_us)
+
+    @property
+    def data(self) -> Any:
+        """A fresh copy of what was recorded, or ERASED where it was forgotten."""
+        return ERASED if self.text is None else values.decode(self.text)
+
+
+@attrs.define
+class Body:
+    """What is said to happen, its data already encoded as the text that will be stored.
+
+    `operand` is the one number of the data that the fold needs. `expected` is a precondition on the
+    newest event of the same name: its seq, ABSENT, or ANY.
+    """
+
+    kind: str
+    name: str | None
+    text: bytes
+    operand: int | None = None
+    version: int = 1
+    expected: int | Sentinel = ANY
+
+
+def operand(kind: str, data: Any) -> int | None:
+    """Return the number in an event's data that the fold needs, or None."""
+    field = _OPERAND.get(kind)
+    return data.get(field) if field and data is not ERASED else None
+
+
+def value_text(text: AnyStr, operand: int | None) -> AnyStr:
+    """Return the text of the value alone from the text of a set: `{"value":…}`."""
+    start = len('{"value":')
+    end = 1 if operand is None else len(f',"expires_at":{operand}}}')
+    return text[start : len(text) - end]
+
+
+class Writer:
+    """Makes bodies from what an application says, within the limits of a store handle."""
+
+    def __init__(self, limits: Limits, fallback: values.type_fallback = None) -> None:
+        self.limits = limits
+        self._fallback = fallback
+
+    def set(self, family: int, name: str, value: Any, expected: int | Sentinel = ANY) -> Body:
+        """Return the body that sets a variable or a piece of metadata."""
+        self.limits.check_name("name", name)
+        text = values.encode(value, fallback=self._fallback)
+        self._check_size(f"the value of {name[:40]!r}", text, self.limits.value_bytes_max)
+        return Body(SETS[family], name, b'{"value":%b}' % text, None, expected=expected)
+
+    def delete(self, family: int, name: str) -> Body:
+        """Return the body that deletes a variable or a piece of metadata."""
+        return Body(DELETIONS[family], name, b"{}")
+
+    def add(self, message: Any) -> Body:
+        """Return the body that appends a message."""
+        return Body(MESSAGE_ADDED, None, b'{"message":%b}' % self.message(message))
+
+    def replace(self, seq: int, stored: bytes, reason: str | None) -> Body:
+        """Return the body that puts a stored message in the place of what event `seq` carries."""
+        text = b'{"message":%b,"seq":%d%b}' % (stored, seq, _reason(reason))
+        return Body(MESSAGE_REPLACED, None, text, seq)
+
+    def remove(self, seq: int, reason: str | None) -> Body:
+        """Return the body that removes the message that event `seq` carries."""
+        return Body(MESSAGE_REMOVED, None, b'{"seq":%d%b}' % (seq, _reason(reason)), seq)
+
+    def clear(self) -> Body:
+        """Return the body that removes all messages."""
+        return Body(MESSAGES_CLEARED, None, b"{}")
+
+    def record(self, kind: str, data: Any) -> Body:
+        """Return the body of an event of the application's own."""
+        if type(kind) is not str or not _APPLICATION_KIND.match(kind):
+            raise BadName("kind", kind, "an application's kinds look like 'app.order.placed'")
+        self.limits.check_name("kind", kind)
+        text = values.encode(data, fallback=self._fallback, root="data")
+        self._check_size("the data of an event", text, self.limits.message_bytes_max)
+        return Body(kind, None, text)
+
+    def message(self, message: Any) -> bytes:
+        """Return the stored text of a message; raises NotStorable and TooLarge."""
+        if type(message) is not dict:
+            try:
+                message = dict(message)
+            except (TypeError, ValueError):
+                detail = "is not a message: a message is a mapping with a 'role'"
+                raise NotStorable("message", type(message).__name__, detail) from None
+        if type(message.get("role")) is not str:
+            detail = "is not a message: its 'role' has to be text"
+            raise NotStorable("message['role']", type(message.get("role")).__name__, detail)
+        text = values.encode(message, fallback=self._fallback, root="message")
+        self._check_size("the message", text, self.limits.message_bytes_max)
+        return text
+
+    @staticmethod
+    def _check_size(what: str, text: bytes, size_bytes_max: int) -> None:
+        if len(text) > size_bytes_max:
+            raise TooLarge(what, len(text), size_bytes_max)
+
+
+def _reason(reason: str | None) -> bytes:
+    return b"" if reason is None else b',"reason":' + values.encode(reason, root="reason")
+
+
+def mark(kind: str) -> Body:
+    """Return the body of an event that says all by its kind: a session's deletion or restoration."""
+    return Body(kind, None, b"{}")

@@ -1,0 +1,317 @@
+"""Sessions: one agent conversation, its log and its present."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+import attrs
+
+from evstore import view
+from evstore.batch import Batch
+from evstore.doors import Messages, Present, Said, Side, Variables
+from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
+from evstore.events import ANY, METADATA, VARIABLES, Body, Event, Sentinel, Writer
+from evstore.events import from_microseconds, to_microseconds
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.lives import Life
+from evstore.sqlite.read import Moment
+from evstore.sqlite.write import Recorded
+from evstore.view import Still, View
+
+Result = TypeVar("Result")
+_RESERVED_CAUSES = ("undo:", "redo:", "revert:", "merge:")
+_RETRY_S = 0.002
+
+
+@attrs.frozen
+class Parent:
+    """Where a fork comes from: the life that recorded its fork point, and that sequence."""
+
+    id: str | None
+    uid: str
+    seq: int
+
+
+class Events(Sequence[Event]):
+    """The events that a call recorded, built when looked at."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+        self._built: list[Event] | None = None
+
+    def _all(self) -> list[Event]:
+        if self._built is None:
+            self._built = self._recorded.events()
+        return self._built
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+    def __getitem__(self, index: int | slice) -> Event | list[Event]:
+        """Return an event, or the list of events of a slice."""
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        """Return how many events were recorded."""
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        """Return the events as a list would show them."""
+        return repr(self._all())
+
+
+class Session:
+    """A handle on one session; cheap, thread-safe, and bound to one life at its first use.
+
+    Opening it writes nothing: the session is born with its first batch. Once its life has ended,
+    every use is SessionNotFound.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        session_id: str,
+        writer: Writer,
+        *,
+        life: Life | None = None,
+        ended: bool = False,
+        actor: str | None = None,
+        birth: Sequence[Body] = (),
+    ) -> None:
+        self._engine = engine
+        self._id = session_id
+        self._writer = writer
+        self._life = life
+        self._ended = ended
+        self._actor = actor
+        self._birth = birth
+
+    # Who it is.
+
+    @property
+    def id(self) -> str:
+        """The id under which it was opened."""
+        return self._id
+
+    @property
+    def uid(self) -> str | None:
+        """The uid of its life, 32 hexadecimal digits, or None before its birth."""
+        with self._look() as moment:
+            return moment.life.uid.hex() if moment.life else None
+
+    @property
+    def head(self) -> int:
+        """The sequence of its newest event; 0 before its birth."""
+        with self._look() as moment:
+            return moment.seq
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was born, or None before that."""
+        with self._look() as moment:
+            return from_microseconds(moment.life.created_us) if moment.life else None
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When its newest batch was recorded, or None before its birth."""
+        with self._look() as moment:
+            return from_microseconds(moment.tip.time_us) if moment.life else None
+
+    @property
+    def parent(self) -> Parent | None:
+        """Where it was forked from, if it was."""
+        with self._look() as moment:
+            return parent_of(moment.life)
+
+    # The doors.
+
+    @property
+    def variables(self) -> Variables:
+        """The variables: a mutable mapping of names to values."""
+        return Variables(self, VARIABLES)
+
+    @property
+    def metadata(self) -> Variables:
+        """The metadata: a mutable mapping of names to values, for finding sessions by."""
+        return Variables(self, METADATA)
+
+    @property
+    def messages(self) -> Messages:
+        """The messages: a sequence of JSON objects with a role."""
+        return Messages(self)
+
+    # Writing.
+
+    def batch(
+        self,
+        *,
+        actor: str | None = None,
+        expect: int | Sentinel | None = None,
+        key: str | None = None,
+        cause: str | None = None,
+    ) -> Batch:
+        """Return a batch: `with session.batch() as batch:` commits all its events, or none.
+
+        `expect` is the head that the session must have, at entry and at the commit: by default the
+        one at entry; ANY for whatever it is. A `key` seen before in this session returns the events
+        recorded then. Raises Conflict.
+        """
+        for what, text in (("actor", actor), ("key", key), ("cause", cause)):
+            if text is not None:
+                self._writer.limits.check_name(what, text)
+        if cause is not None and cause.startswith(_RESERVED_CAUSES):
+            raise Refused(f"causes that start with {', '.join(_RESERVED_CAUSES)} are reserved")
+        with self._look() as moment:
+            entry = Still(self._engine, moment.life, moment.seq)
+        if isinstance(expect, int) and expect != entry.seq and key is None:
+            raise Conflict(self._id, expect, entry.seq)
+        said_by = actor if actor is not None else self._actor
+        expected = entry.seq if expect is None else expect
+
+        def commit(said: Said) -> Sequence[Event]:
+            return self._append(said, actor=said_by, expect=expected, key=key, cause=cause)
+
+        return Batch(entry, self._writer, said_by, commit)
+
+    def transact(self, function: Callable[[Batch], Result], attempts: int = 8) -> Result:
+        """Run `function(batch)` and commit; on Conflict or Busy run it again, up to `attempts`.
+
+        The function may run several times and must do nothing but write to its batch.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                with self.batch() as batch:
+                    result = function(batch)
+            except (Conflict, Busy):
+                if attempt == attempts:
+                    raise
+                time.sleep(random.uniform(0, _RETRY_S * 2**attempt))  # noqa: S311 - jitter
+            else:
+                return result
+        raise Refused("attempts has to be 1 or more")
+
+    def record(self, kind: str, data: Any = None) -> Sequence[Event]:
+        """Record an event of the application's own, of a kind like `app.order.placed`."""
+        return self.say([self._writer.record(kind, data)])
+
+    # The past.
+
+    def view(self) -> View:
+        """Return the session as it is now, frozen."""
+        with self._look() as moment:
+            return View(self._engine, moment)
+
+    def at(self, moment: int | datetime) -> View:
+        """Return the session at a sequence (0 is before its birth), or at an aware datetime.
+
+        Raises NoSuchMoment for a sequence that is not there, and Refused for a naive datetime.
+        """
+        seq = self._seq(moment)
+        with self._engine.past(self._life, seq) as found:
+            return View(self._engine, found)
+
+    def events(
+        self,
+        after: int = 0,
+        until: int | None = None,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Event]:
+        """Yield the events with `after` < seq <= `until`, the oldest first unless `reverse`.
+
+        The shared past of a fork reads through; `Event.session` names the recorder.
+        """
+        with self._look() as moment:
+            head = moment.seq
+        until = head if until is None else min(until, head)
+        return view.events(
+            self._engine,
+            self._life,
+            after,
+            until,
+            name=name,
+            kind=kind,
+            reverse=reverse,
+            limit=limit,
+        )
+
+    def fork(self, id: str, at: int | datetime | None = None) -> "Session":
+        """Return a new session that shares the past up to a moment (now) and owns its future.
+
+        Raises Taken where the id lives already, NoSuchMoment, and SessionNotFound before the birth.
+        """
+        self._writer.limits.check_session_id(id)
+        seq = self._seq(self.head if at is None else at)
+        if self._life is None:
+            raise SessionNotFound(self._id)
+        life = self._engine.fork(id, self._life, seq, self._actor)
+        return Session(self._engine, id, self._writer, life=life, actor=self._actor)
+
+    def _seq(self, moment: int | datetime) -> int:
+        if type(moment) is int:
+            head = self.head
+            if not 0 <= moment <= head:
+                raise NoSuchMoment(self._id, moment, head)
+            return moment
+        if not isinstance(moment, datetime):
+            raise NoSuchMoment(self._id, moment, self.head)
+        time_us = to_microseconds(moment)
+        with self._look() as found:
+            return found.seq_at(time_us)
+
+    def __repr__(self) -> str:
+        """Return which session this is."""
+        return f"<evstore.Session {self._id!r}>"
+
+    # What the doors ask for.
+
+    @property
+    def writer(self) -> Writer:
+        """What makes bodies, within the limits of the store."""
+        return self._writer
+
+    def look(self) -> AbstractContextManager[Present]:
+        """Look at the session as it is now."""
+        return self._look()
+
+    def still(self) -> Side:
+        """Return a side that stays where the session is now."""
+        with self._look() as moment:
+            return Still(self._engine, moment.life, moment.seq)
+
+    def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
+        """Append what is said, as one batch."""
+        return self._append(said, actor=self._actor)
+
+    def _append(self, said: Said | Callable[[Present], Said], **how: Any) -> Sequence[Event]:
+        if self._ended:
+            raise ReadOnly(f"session {self._id!r}, whose life has ended,")
+        recorded = self._engine.append(self._id, self._life, said, birth=self._birth, **how)
+        if recorded.life is not None:
+            self._life = recorded.life
+        return Events(recorded)
+
+    @contextmanager
+    def _look(self) -> Iterator[Moment]:
+        engine = self._engine
+        if self._ended:
+            looking = engine.past(self._life, None)
+        else:
+            looking = engine.moment(self._id, self._life)
+        with looking as moment:
+            self._life = moment.life
+            yield moment
+
+
+def parent_of(life: Life | None) -> Parent | None:
+    """Return where a life was forked from, if it was."""
+    if life is None or life.parent is None:
+        return None
+    return Parent(life.parent.id, life.parent.uid.hex(), life.fork)

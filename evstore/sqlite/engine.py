@@ -1,0 +1,174 @@
+"""The embedded engine's verbs: a page of delegations, which is all that the face knows of it."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from evstore.chain import Batch
+from evstore.errors import ReadOnly, SessionNotFound
+from evstore.events import ANY, Body, Event, Sentinel
+from evstore.limits import Limits
+from evstore.sqlite import lives, log, write
+from evstore.sqlite.database import Durability, open_database
+from evstore.sqlite.lives import Life, Tip
+from evstore.sqlite.log import Counts, Filter, Listed
+from evstore.sqlite.read import Moment
+from evstore.sqlite.write import Decision, Draft, Recorded, Said
+
+
+class Engine:
+    """One handle on a file: what is bound to the handle, on top of what the process shares."""
+
+    name = "sqlite"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durability: Durability,
+        read_only: bool,
+        create: bool,
+        limits: Limits,
+        clock: Callable[[], int] | None,
+    ) -> None:
+        self._database = open_database(path, read_only=read_only, create=create)
+        self._durability = durability
+        self._read_only = read_only
+        self._limits = limits
+        self._clock = clock or _microseconds
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        """The file, or `:memory:`."""
+        return self._database.path
+
+    # Writing.
+
+    def append(
+        self,
+        session_id: str,
+        life: Life | None,
+        say: Said | Decision,
+        *,
+        actor: str | None = None,
+        cause: str | None = None,
+        key: str | None = None,
+        expect: int | Sentinel = ANY,
+        birth: Sequence[Body] = (),
+        revives: bool = False,
+    ) -> Recorded:
+        """Append one batch to a life, or to the one that now has this id, or to a new one."""
+        draft = self._draft(session_id, life, say, actor, cause)
+        draft.key, draft.expect, draft.birth, draft.revives = key, expect, birth, revives
+        return write.append(self._database, draft)
+
+    def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
+        """Bring a session into being that shares the past of another up to `at`."""
+        return write.fork(self._database, self._draft(session_id, None, (), actor, None), origin, at)
+
+    def _draft(
+        self,
+        session_id: str,
+        life: Life | None,
+        say: Said | Decision,
+        actor: str | None,
+        cause: str | None,
+    ) -> Draft:
+        if self._read_only:
+            raise ReadOnly(self.path)
+        return Draft(
+            session_id, life, say, self._limits, self._durability, self._clock, actor, cause
+        )
+
+    def flush(self) -> None:
+        """Make all that was committed survive a power cut."""
+        if not self._read_only:
+            self._database.flush()
+
+    # Reading.
+
+    @contextmanager
+    def moment(
+        self, session_id: str, life: Life | None = None, seq: int | None = None
+    ) -> Iterator[Moment]:
+        """Yield one session at one moment, all from one snapshot.
+
+        Without a life it is the one that now has the id, or the unborn one. A life that has ended
+        is SessionNotFound; use `past` for it.
+        """
+        with self._database.snapshot() as cursor:
+            if life is None:
+                life = lives.living(self._database, cursor, session_id)
+            elif lives.has_ended(cursor, life):
+                raise SessionNotFound(session_id)
+            yield Moment(self._database, cursor, life, seq)
+
+    @contextmanager
+    def past(self, life: Life | None, seq: int | None) -> Iterator[Moment]:
+        """Yield a life at one moment, whether it has ended or not."""
+        with self._database.snapshot() as cursor:
+            yield Moment(self._database, cursor, life, seq)
+
+    def find(self, session_id: str) -> Life | None:
+        """Return the life that now has this id."""
+        with self._database.reading() as cursor:
+            return lives.living(self._database, cursor, session_id)
+
+    def find_uid(self, uid: bytes) -> tuple[Life | None, bool]:
+        """Return the life with this uid, and whether it has ended."""
+        with self._database.reading() as cursor:
+            life = lives.by_uid(self._database, cursor, uid)
+            return life, life is not None and lives.has_ended(cursor, life)
+
+    def tip(self, life: Life) -> Tip:
+        """Return the newest end of a life's log."""
+        with self._database.snapshot() as cursor:
+            return lives.tip(cursor, life)
+
+    def events(
+        self,
+        life: Life,
+        after: int,
+        until: int,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        reverse: bool = False,
+        limit: int = log.PAGE_EVENTS,
+    ) -> list[Event]:
+        """Return a page of events with `after` < seq <= `until`."""
+        with self._database.snapshot() as cursor:
+            wanted = Filter(name, kind)
+            return log.event_page(
+                self._database, cursor, life, after, until, wanted, reverse=reverse, limit=limit
+            )
+
+    def sessions(
+        self, prefix: str, after: tuple[str, int] | None, limit: int, *, ended: bool
+    ) -> list[Listed]:
+        """Return a page of lives in order of id."""
+        with self._database.snapshot() as cursor:
+            return log.session_page(
+                self._database, cursor, prefix, after, limit, ended=ended
+            )
+
+    def changes(self, after: int, limit: int = log.PAGE_EVENTS) -> list[Batch]:
+        """Return a page of batches in commit order, with all that the chain covers."""
+        with self._database.snapshot() as cursor:
+            return list(log.batches(self._database, cursor, after, limit))
+
+    def counts(self) -> Counts:
+        """Return how much the file holds."""
+        with self._database.snapshot() as cursor:
+            return log.counts(cursor)
+
+    def close(self) -> None:
+        """Give the file up; the last handle leaves a single file behind."""
+        if not self._closed:
+            self._closed = True
+            self._database.release()
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,140 @@
+"""Lives: who a session is, and through which rows its log is read when it was forked."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import attrs
+
+from evstore.chain import ZERO
+from evstore.sqlite.database import Columns, Cursor, Database
+
+SEQ_BITS = 32
+SEQ_MAX = (1 << SEQ_BITS) - 1
+
+
+class Segment(NamedTuple):
+    """A stretch of a lineage, `first` to `last`, recorded by the session with this number."""
+
+    number: int
+    first: int
+    last: int
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """The first and last event.id that this stretch can have."""
+        start = self.number << SEQ_BITS
+        return start + self.first, start + self.last
+
+
+@attrs.frozen(slots=False, eq=False)
+class Life:
+    """The birth record of a session, as rows of this file: it never changes.
+
+    `parent` is the life that recorded the event at `fork`, the last one shared; `position` is that
+    of the batch that brought the life into being.
+    """
+
+    number: int
+    uid: bytes
+    id: str | None
+    created_us: int
+    parent: "Life | None"
+    fork: int
+    position: int
+
+    @cached_property
+    def lineage(self) -> tuple[Segment, ...]:
+        """All stretches of the log as this session sees it, oldest first."""
+        own = Segment(self.number, self.fork + 1, SEQ_MAX)
+        return (*(self.parent.until(self.fork) if self.parent else ()), own)
+
+    def until(self, seq: int, after: int = 0) -> tuple[Segment, ...]:
+        """Return the stretches that hold the events after `after` up to `seq`, oldest first."""
+        return tuple(
+            Segment(number, max(first, after + 1), min(last, seq))
+            for number, first, last in self.lineage
+            if first <= seq and last > after
+        )
+
+    def recorder(self, seq: int) -> "Life":
+        """Return the life that recorded the event at `seq`; for 0 the oldest ancestor."""
+        life = self
+        while life.parent is not None and seq <= life.fork:
+            life = life.parent
+        return life
+
+    def event_id(self, seq: int) -> int:
+        """Return the event.id of the event at `seq`."""
+        return (self.recorder(seq).number << SEQ_BITS) + seq
+
+    @property
+    def shown(self) -> str:
+        """What to call this session in an error."""
+        return self.id if self.id is not None else self.uid.hex()
+
+
+class Tip(NamedTuple):
+    """The newest end of a log: what the next batch continues."""
+
+    head: int
+    time_us: int
+    link: bytes
+
+
+UNBORN = Tip(0, 0, ZERO)
+_SELECT = "select number, uid, id, created, parent, coalesce(fork, 0), position from session where "
+
+
+def living(database: Database, cursor: Cursor, session_id: str) -> Life | None:
+    """Return the life that now has this id, if any."""
+    row = cursor.execute(_SELECT + "id = ? and ended is null", (session_id,)).fetchone()
+    return row and _life(database, cursor, row)
+
+
+def by_uid(database: Database, cursor: Cursor, uid: bytes) -> Life | None:
+    """Return the life with this uid, living or ended, if any."""
+    row = cursor.execute(_SELECT + "uid = ?", (uid,)).fetchone()
+    return row and _life(database, cursor, row)
+
+
+def by_number(database: Database, cursor: Cursor, number: int) -> Life:
+    """Return the life with this internal number."""
+    life: Life | None = database.cache("lives").get(number)
+    if life is None:
+        row = cursor.execute(_SELECT + "number = ?", (number,)).fetchone()
+        assert row is not None, number
+        life = _life(database, cursor, row)
+    return life
+
+
+def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
+    number, uid, session_id, created_us, parent, fork, position = row
+    lives = database.cache("lives")
+    if number not in lives:
+        ancestor = None if parent is None else by_number(database, cursor, parent)
+        lives[number] = Life(number, uid, session_id, created_us, ancestor, fork, position)
+    return lives[number]
+
+
+def has_ended(cursor: Cursor, life: Life) -> bool:
+    """Tell whether a life is over: deleted, expired or erased."""
+    return bool(
+        cursor.execute(
+            "select ended is not null from session where number = ?", (life.number,)
+        ).get
+    )
+
+
+def tip(cursor: Cursor, life: Life) -> Tip:
+    """Return the newest end of a life's log; that of a fork without events is its birth."""
+    row = cursor.execute(
+        "select event.id & 0xffffffff, batch.time, batch.link"
+        " from event join batch on batch.position = event.position"
+        " where event.id between ? and ? order by event.id desc limit 1",
+        life.lineage[-1].ids,
+    ).fetchone()
+    if row is None:
+        row = cursor.execute(
+            "select last, time, link from batch where position = ?", (life.position,)
+        ).fetchone()
+    return Tip(*row)

@@ -1,0 +1,228 @@
+"""The log as it was recorded: events in pages, batches in commit order, sessions in order of id."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+
+from evstore.chain import Batch, Birth, Entry
+from evstore.events import VARIABLES, Event
+from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.lives import SEQ_BITS, Life, Tip, by_number, tip
+from evstore.sqlite.read import Moment
+from evstore.sqlite.rows import Row, kind_name, text_of
+
+PAGE_EVENTS = 256
+_EVENT = (
+    "select event.id, encoding, delta, size, data, event.position, batch.time, kind, name, actor,"
+    " cause from event join batch on batch.position = event.position"
+)
+
+
+@attrs.frozen
+class Filter:
+    """Which events to return: those of a name, of a kind, or both."""
+
+    name: str | None = None
+    kind: str | None = None
+
+
+def event_page(
+    database: Database,
+    cursor: Cursor,
+    life: Life,
+    after: int,
+    until: int,
+    wanted: Filter,
+    *,
+    reverse: bool,
+    limit: int,
+) -> list[Event]:
+    """Return up to `limit` events with `after` < seq <= `until`, the newest first if `reverse`."""
+    conditions, parameters = [" where event.id between ? and ?"], []
+    if wanted.name is not None:
+        conditions.append("name = ?")
+        parameters.append(wanted.name)
+    if wanted.kind is not None:
+        conditions.append("kind = (select number from kind where kind.name = ?)")
+        parameters.append(wanted.kind)
+    order = " order by event.id desc limit ?" if reverse else " order by event.id limit ?"
+    query = _EVENT + " and ".join(conditions) + order
+    found: list[Event] = []
+    segments = life.until(until, after)
+    for segment in reversed(segments) if reverse else segments:
+        bounds = (*segment.ids, *parameters, limit - len(found))
+        rows = cursor.execute(query, bounds).fetchall()
+        recorder = by_number(database, cursor, segment.number)
+        found += [_event(database, cursor, recorder, row) for row in rows]
+        if len(found) == limit:
+            break
+    return found
+
+
+def _event(database: Database, cursor: Cursor, recorder: Life, row: Columns) -> Event:
+    *stored, position, time_us, kind, name, actor, cause = row
+    return Event(
+        stored[0] - (recorder.number << SEQ_BITS),
+        position,
+        time_us,
+        kind_name(database, cursor, kind),
+        name,
+        text_of(cursor, Row(*stored)),
+        actor,
+        cause,
+        recorder.id,
+        recorder.uid.hex(),
+    )
+
+
+def batch_events(database: Database, cursor: Cursor, life: Life, position: int) -> list[Event]:
+    """Return the events of one batch of a life."""
+    first, last = cursor.execute(
+        "select first, last from batch where position = ?", (position,)
+    ).fetchone()
+    return event_page(
+        database, cursor, life, first - 1, last, Filter(), reverse=False, limit=last - first + 1
+    )
+
+
+# Batches in commit order, with all that the chain covers.
+
+
+def newest_position(cursor: Cursor) -> int:
+    """Return the position of the newest batch, or 0."""
+    return cursor.execute("select coalesce(max(position), 0) from batch").get
+
+
+def batches(
+    database: Database, cursor: Cursor, after: int, limit: int = PAGE_EVENTS
+) -> Iterator[Batch]:
+    """Yield up to `limit` batches with a position greater than `after`."""
+    rows = cursor.execute(
+        "select position, session, first, last, time, actor, cause, key, link from batch"
+        " where position > ? order by position limit ?",
+        (after, limit),
+    ).fetchall()
+    for row in rows:
+        yield _batch(database, cursor, row)
+
+
+def newest_batches(database: Database, cursor: Cursor, life: Life, count: int) -> list[Batch]:
+    """Return the newest batches that a life recorded itself, the newest first."""
+    found: list[Batch] = []
+    last = tip(cursor, life).head
+    while len(found) < count and last > life.fork:
+        row = cursor.execute(
+            "select batch.position, session, first, last, time, actor, cause, key, link from batch"
+            " join event on batch.position = event.position where event.id = ?",
+            (life.event_id(last),),
+        ).fetchone()
+        found.append(_batch(database, cursor, row))
+        last = found[-1].first - 1
+    return found
+
+
+def _batch(database: Database, cursor: Cursor, row: Columns) -> Batch:
+    position, number, first, last, time_us, actor, cause, key, link = row
+    life = by_number(database, cursor, number)
+    start = number << SEQ_BITS
+    entries = tuple(
+        _entry(database, cursor, event)
+        for event in cursor.execute(
+            "select id, encoding, delta, size, data, kind, version, name, salt from event"
+            " where id between ? and ?",
+            (start + first, start + last),
+        ).fetchall()
+    )
+    birth = birth_of(cursor, life) if life.position == position else None
+    return Batch(
+        life.uid, first, time_us, actor, cause, key, link, entries, position, birth
+    )
+
+
+def _entry(database: Database, cursor: Cursor, row: Columns) -> Entry:
+    *stored, kind, version, name, salt = row
+    named = kind_name(database, cursor, kind)
+    text = text_of(cursor, Row(*stored))
+    if text is None:
+        return Entry(named, version, None, None, None, stored[4])
+    return Entry(named, version, name, text.encode(), salt)
+
+
+def birth_of(cursor: Cursor, life: Life) -> Birth:
+    """Return the birth record of a life."""
+    session_id, salt, leaf = cursor.execute(
+        "select id, salt, leaf from session where number = ?", (life.number,)
+    ).fetchone()
+    parent_uid = life.parent.uid if life.parent else None
+    fork = life.fork if life.parent else None
+    return Birth(life.uid, session_id, life.created_us, parent_uid, fork, salt, leaf)
+
+
+# Sessions.
+
+
+class Listed(NamedTuple):
+    """What a listing tells about one life."""
+
+    life: Life
+    tip: Tip
+    messages: int
+    variables: int
+
+
+def session_page(
+    database: Database,
+    cursor: Cursor,
+    prefix: str,
+    after: tuple[str, int] | None,
+    limit: int,
+    *,
+    ended: bool,
+) -> list[Listed]:
+    """Return up to `limit` lives in order of (id, number), after the (id, number) given."""
+    state = "ended is not null" if ended else "ended is null"
+    rows = cursor.execute(
+        f"select number from session where {state} and id >= ? and (id, number) > (?, ?)"
+        " and substr(id, 1, length(?)) = ? order by id, number limit ?",
+        (prefix, *(after or (prefix, 0)), prefix, prefix, limit),
+    ).fetchall()
+    return [listed(database, cursor, by_number(database, cursor, number)) for (number,) in rows]
+
+
+def listed(database: Database, cursor: Cursor, life: Life) -> Listed:
+    """Return what a listing tells about a life."""
+    moment = Moment(database, cursor, life)
+    variables = len(moment.references(VARIABLES))
+    return Listed(life, tip(cursor, life), len(moment.message_list()), variables)
+
+
+class Counts(NamedTuple):
+    """How much a file holds; sizes in bytes."""
+
+    sessions: int
+    ended: int
+    batches: int
+    events: int
+    text_bytes: int
+    stored_bytes: int
+    page_bytes: int
+    free_bytes: int
+
+
+def counts(cursor: Cursor) -> Counts:
+    """Return how much a file holds; reads all of its log once."""
+    sessions, ended = cursor.execute("select count(*), count(ended) from session").fetchone()
+    batches, events = cursor.execute(
+        "select count(*), coalesce(sum(last - first + 1), 0) from batch"
+    ).fetchone()
+    texts, stored = cursor.execute(
+        "select coalesce(sum(size), 0), coalesce(sum(octet_length(data)), 0) from event"
+    ).fetchone()
+    page, pages, free = cursor.execute(
+        "select page_size, page_count, freelist_count from pragma_page_size, pragma_page_count,"
+        " pragma_freelist_count"
+    ).fetchone()
+    return Counts(
+        sessions - ended, ended, batches, events, texts, stored, page * pages, page * free
+    )

@@ -1,0 +1,382 @@
+"""The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
+
+from typing import NamedTuple
+
+import orjson
+import zstandard
+
+from evstore.events import BODIES, KINDS, value_text
+from evstore.sqlite import payload
+from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Tip, tip
+from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
+from evstore.state import MessageList, Outline, Range, Reference
+
+_BODY_NUMBERS = tuple(KINDS.index(kind) + 1 for kind in sorted(BODIES))
+_BODY = f"kind in {_BODY_NUMBERS}"
+_LIST_KINDS = (
+    f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
+)
+_TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many events at most
+
+
+class Found(NamedTuple):
+    """A variable as found: the seq that set it, the seq since which it was never deleted, its
+    deadline (µs), and the text of its value."""
+
+    seq: int
+    created: int
+    operand: int | None
+    text: str | None
+
+
+class Facts(NamedTuple):
+    """What is known of an event besides its data: time in µs, and the bytes of its text."""
+
+    time_us: int
+    actor: str | None
+    size_bytes: int
+
+
+class Anchor(NamedTuple):
+    """A checkpoint without its names: messages recorded up to `seq`, and the list's ranges."""
+
+    seq: int
+    messages: int
+    ranges: str
+
+
+_START = Anchor(0, 0, "[]")
+
+
+class Moment:
+    """One session at one moment: `seq`, or now where that is None; without a life, the unborn one."""
+
+    def __init__(
+        self, database: Database, cursor: Cursor, life: Life | None, seq: int | None = None
+    ) -> None:
+        self._database = database
+        self._cursor = cursor
+        # Up to its fork point a fork is its ancestor.
+        self._life = life if life is None or seq is None else life.recorder(seq)
+        self._pinned = seq
+        self._head: int | None = seq
+
+    @property
+    def time_us(self) -> int | None:
+        """The time of its newest event, or None where there is none yet."""
+        return self.facts(self.seq).time_us if self.seq else None
+
+    @property
+    def life(self) -> Life | None:
+        """The life whose moment this is, or None where it is not born yet."""
+        return self._life
+
+    @property
+    def seq(self) -> int:
+        """The newest event that this moment sees."""
+        if self._head is None:
+            self._head = self.tip.head
+        return self._head
+
+    @property
+    def tip(self) -> Tip:
+        """The newest end of the log, whatever the moment."""
+        return UNBORN if self._life is None else tip(self._cursor, self._life)
+
+    # Names: variables, metadata, labels.
+
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for, or None where it is absent."""
+        if self._life is None:
+            return None
+        row = self._cursor.execute(
+            "select seq, created, operand, value from variable"
+            " where session = ? and family = ? and name = ?",
+            (self._life.number, family, name),
+        ).fetchone()
+        reference: Reference | None
+        if row is None:
+            reference = self._shared(family).get(name)
+        elif self._pinned is None or row[0] <= self._pinned:
+            if row[3] is not None:
+                return Found(*row)
+            reference = Reference(*row[:3])
+        else:
+            reference = self.outline().names[family].get(name)
+        if reference is None or reference.created is None:
+            return None
+        return self._found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
+
+    def variables(self, family: int) -> dict[str, Found]:
+        """Return all names of a family that are there, in order of name, with their values."""
+        references = self.references(family)
+        inline = self._inline(family) if references else {}
+        life = self._life
+        ids = {
+            name: life.event_id(reference.seq)
+            for name, reference in references.items()
+            if life is not None and (name, reference.seq) not in inline
+        }
+        texts = texts_at(self._cursor, ids.values()) if ids else {}
+        return {
+            name: self._found(reference, texts[ids[name]])
+            if name in ids
+            else Found(*reference, inline[name, reference.seq])
+            for name, reference in references.items()
+        }
+
+    def references(self, family: int) -> dict[str, Reference]:
+        """Return where all names of a family stand that are there, in order of name."""
+        if self._life is None:
+            return {}
+        if self._pinned is not None:
+            return self.outline().living(family)
+        own = self._own(family)
+        names = own if self._life.parent is None else {**self._shared(family), **own}
+        return {name: names[name] for name in sorted(names) if names[name].created is not None}
+
+    def count(self, family: int) -> int:
+        """Return how many names of a family are there."""
+        if self._life is None or self._life.parent is not None or self._pinned is not None:
+            return len(self.references(family))
+        return self._cursor.execute(
+            "select count(*) from variable"
+            " where session = ? and family = ? and created is not null",
+            (self._life.number, family),
+        ).get
+
+    def newest(self, family: int, name: str) -> Reference | None:
+        """Return where a name stands now, tombstones included, or None where it was never set."""
+        if self._life is None:
+            return None
+        row = self._cursor.execute(
+            "select seq, created, operand from variable"
+            " where session = ? and family = ? and name = ?",
+            (self._life.number, family, name),
+        ).fetchone()
+        return self._shared(family).get(name) if row is None else Reference(*row)
+
+    def outline(self) -> Outline:
+        """Return the whole state as references: the newest checkpoint and the events after it."""
+        outline = Outline()
+        if self._life is None:
+            return outline
+        anchor = self._anchor(self.seq)
+        if anchor.seq:
+            (frame,) = self._cursor.execute(
+                "select names from checkpoint where id = ?", (self._life.event_id(anchor.seq),)
+            ).fetchone()
+            outline = read_outline(anchor, frame)
+        for segment in self._life.until(self.seq, anchor.seq):
+            for event_id, kind, name, operand in self._cursor.execute(
+                "select id, kind, name, operand from event where id between ? and ?", segment.ids
+            ):
+                kind = self.kind(kind)
+                outline.apply(event_id & SEQ_MAX, kind, name, operand, self)
+        return outline
+
+    def kind(self, number: int) -> str:
+        """Return the name of a kind."""
+        return kind_name(self._database, self._cursor, number)
+
+    def _own(self, family: int) -> dict[str, Reference]:
+        assert self._life is not None
+        rows = self._cursor.execute(
+            "select name, seq, created, operand from variable where session = ? and family = ?",
+            (self._life.number, family),
+        ).fetchall()
+        return {name: Reference(*reference) for name, *reference in rows}
+
+    def _inline(self, family: int) -> dict[tuple[str, int], str]:
+        """Return the short values that lie in the projection, by name and seq."""
+        assert self._life is not None
+        rows = self._cursor.execute(
+            "select name, seq, value from variable"
+            " where session = ? and family = ? and value is not null",
+            (self._life.number, family),
+        ).fetchall()
+        return {(name, seq): value for name, seq, value in rows}
+
+    def _shared(self, family: int) -> dict[str, Reference]:
+        """Return the names of the past that a fork shares; it never changes, so it is kept."""
+        life = self._life
+        if life is None or life.parent is None:
+            return {}
+        outlines = self._database.cache("forks", 256)
+        if life.number not in outlines:
+            shared = Moment(self._database, self._cursor, life.parent, life.fork)
+            outlines[life.number] = shared.outline()
+        return outlines[life.number].names[family]
+
+    def _found(self, reference: Reference, text: str | None) -> Found:
+        return Found(*reference, None if text is None else value_text(text, reference.operand))
+
+    # Messages.
+
+    def message_count(self) -> int:
+        """Return how many messages are in the list."""
+        return len(self.message_list())
+
+    def message_list(self) -> MessageList:
+        """Return the list of messages as ranges; the caller must not change it."""
+        if self._life is None:
+            return MessageList()
+        lists = self._database.cache("lists")
+        known_seq, known = lists.get(self._life.number, (-1, None))
+        if known is None or not 0 <= self.seq - known_seq <= _TAIL_EVENTS_MAX:
+            anchor = self._anchor(self.seq)
+            known_seq, known = anchor.seq, _message_list(anchor)
+        found = self._carry_on(known, known_seq)
+        if self._pinned is None:
+            lists[self._life.number] = (self.seq, found)
+        return found
+
+    def _carry_on(self, known: MessageList, known_seq: int) -> MessageList:
+        assert self._life is not None
+        found = known.copy()
+        for segment in self._life.until(self.seq, known_seq):
+            for event_id, kind, operand in self._cursor.execute(
+                f"select id, kind, operand from event where id between ? and ? and {_LIST_KINDS}",
+                segment.ids,
+            ).fetchall():
+                found.apply(event_id & SEQ_MAX, self.kind(kind), operand, self)
+        return found
+
+    def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
+        """Return (seq, text of the event) for the messages with index start … stop - 1."""
+        return [
+            message
+            for first, end in self.message_list().ordinals(start, stop)
+            for message in self.recorded(first, end)
+        ]
+
+    def recorded(self, first: int, end: int) -> list[tuple[int, str | None]]:
+        """Return (seq, text of the event) for the messages with ordinal first … end - 1."""
+        anchor = self._anchor_of(first)
+        rows = self._bodies(anchor.seq, first - anchor.messages, end - first)
+        return [
+            (row[0] & SEQ_MAX, row[4] if row[1] == payload.TEXT else text_of(self._cursor, Row(*row)))
+            for row in rows
+        ]
+
+    def ordinal(self, seq: int) -> int:
+        """Return how many messages were recorded before the one that event `seq` carries."""
+        assert self._life is not None
+        anchor = self._anchor(seq - 1)
+        return anchor.messages + sum(
+            self._cursor.execute(
+                f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
+            ).get
+            for segment in self._life.until(seq - 1, anchor.seq)
+        )
+
+    def ranges_at(self, seq: int) -> list[Range]:
+        """Return the ranges of the message list as of `seq`."""
+        return Moment(self._database, self._cursor, self._life, seq).message_list().ranges.copy()
+
+    def _bodies(self, after: int, skip: int, limit: int) -> list[Columns]:
+        """Return the rows of up to `limit` recorded messages, `skip` after those up to `after`."""
+        assert self._life is not None
+        found: list[Columns] = []
+        for segment in self._life.until(self.seq, after):
+            rows = self._cursor.execute(
+                f"{SELECT_ROW} id between ? and ? and {_BODY} limit ? offset ?",
+                (*segment.ids, limit - len(found), skip),
+            ).fetchall()
+            found += rows
+            if len(found) == limit:
+                break
+            if rows:
+                skip = 0
+            elif skip:
+                skip -= self._cursor.execute(
+                    f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
+                ).get
+        return found
+
+    # Checkpoints.
+
+    @property
+    def anchored(self) -> int:
+        """The seq of the newest checkpoint at or before this moment, or 0."""
+        return self._anchor(self.seq).seq
+
+    def _anchor(self, seq: int) -> Anchor:
+        """Return the newest checkpoint at or before `seq`."""
+        assert self._life is not None
+        for segment in reversed(self._life.until(seq)):
+            row = self._cursor.execute(
+                "select id & 0xffffffff, messages, ranges from checkpoint"
+                " where id between ? and ? order by id desc limit 1",
+                segment.ids,
+            ).fetchone()
+            if row is not None:
+                return Anchor(*row)
+        return _START
+
+    def _anchor_of(self, ordinal: int) -> Anchor:
+        """Return the newest checkpoint with no more than `ordinal` messages, by bisection."""
+        assert self._life is not None
+        for segment in reversed(self._life.until(self.seq)):
+            low, high = segment.ids
+            found = None
+            while low <= high:
+                middle = (low + high) // 2
+                row = self._cursor.execute(
+                    "select id, messages, ranges from checkpoint"
+                    " where id between ? and ? order by id limit 1",
+                    (middle, high),
+                ).fetchone()
+                if row is None or row[1] > ordinal:
+                    high = middle - 1
+                else:
+                    found, low = Anchor(row[0] & SEQ_MAX, *row[1:]), row[0] + 1
+            if found is not None:
+                return found
+        return _START
+
+    # Facts about one event.
+
+    def facts(self, seq: int) -> Facts:
+        """Return what is known of an event besides its data."""
+        assert self._life is not None
+        row = self._cursor.execute(
+            "select batch.time, batch.actor, event.size from event"
+            " join batch on batch.position = event.position where event.id = ?",
+            (self._life.event_id(seq),),
+        ).fetchone()
+        return Facts(*row)
+
+    def seq_at(self, time_us: int) -> int:
+        """Return the newest seq whose batch was recorded at or before a time, by bisection."""
+        low, high = 0, self.seq
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.facts(middle).time_us <= time_us:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def _message_list(anchor: Anchor) -> MessageList:
+    return MessageList(anchor.messages, [tuple(pair) for pair in orjson.loads(anchor.ranges)])
+
+
+def read_outline(anchor: Anchor, frame: bytes) -> Outline:
+    """Return the state that a checkpoint holds."""
+    size = zstandard.frame_content_size(frame)
+    stored = orjson.loads(payload.expand(frame, size))
+    names = {
+        int(family): {name: Reference(*reference) for name, reference in named.items()}
+        for family, named in stored.items()
+    }
+    return Outline(anchor.seq, names, _message_list(anchor))
+
+
+def write_outline(outline: Outline) -> tuple[int, str, bytes]:
+    """Return (messages, ranges, names) as a checkpoint holds them."""
+    names = {str(family): named for family, named in outline.names.items()}
+    ranges = orjson.dumps(outline.messages.ranges).decode()
+    return outline.messages.bodies, ranges, payload.compress(orjson.dumps(names, default=tuple))

@@ -1,0 +1,293 @@
+"""Stores: what you open, one file that holds many sessions."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
+from evstore.events import METADATA, SESSION_DELETED, SESSION_RESTORED, Event, Writer
+from evstore.events import from_microseconds, mark, to_microseconds
+from evstore.limits import Limits
+from evstore.session import Parent, Session, parent_of
+from evstore.sqlite.database import MEMORY, Durability
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.lives import Life
+from evstore.sqlite.log import Listed
+
+_SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
+_PAGE_SESSIONS = 100
+_UID_DIGITS = 32
+
+
+@attrs.frozen
+class SessionInfo:
+    """What a listing tells about a session: `messages` and `variables` are counts."""
+
+    id: str | None
+    uid: str
+    head: int
+    created_at: datetime
+    updated_at: datetime
+    parent: Parent | None
+    messages: int
+    variables: int
+
+
+@attrs.frozen
+class Stats:
+    """How much a store holds; sizes in bytes, `text_bytes` before and `data_bytes` after encoding."""
+
+    path: str
+    sessions: int
+    ended: int
+    batches: int
+    events: int
+    text_bytes: int
+    data_bytes: int
+    file_bytes: int
+    free_bytes: int
+    wal_bytes: int
+
+
+def open(
+    target: str | os.PathLike[str],
+    *,
+    durability: Durability = "full",
+    read_only: bool = False,
+    create: bool = True,
+    limits: Limits = Limits(),
+    actor: str | None = None,
+    clock: Callable[[], datetime] | None = None,
+    fallback: Callable[[Any], Any] | None = None,
+) -> "Store":
+    """Open a store: a path, `sqlite:path`, or `:memory:`.
+
+    `durability="full"`: what a call has returned survives a power cut; `"normal"`: it survives a
+    crash of the process, and a power cut may take the newest suffix. `actor` is who writes unless
+    said otherwise, `clock` returns an aware datetime, `fallback` turns a value that cannot be stored
+    into one that can.
+
+    Raises Unavailable, Unsupported, NotAStore, FromTheFuture and Corrupt.
+    """
+    if durability not in ("full", "normal"):
+        raise Refused(f"durability {durability!r} is unknown: give 'full' or 'normal'")
+    if actor is not None:
+        limits.check_name("actor", actor)
+    engine = Engine(
+        _path(target),
+        durability=durability,
+        read_only=read_only,
+        create=create,
+        limits=limits,
+        clock=None if clock is None else lambda: to_microseconds(clock()),
+    )
+    return Store(engine, Writer(limits, fallback), actor)
+
+
+def _path(target: str | os.PathLike[str]) -> str:
+    if not isinstance(target, str):
+        return os.fspath(Path(target))
+    if target in (MEMORY, "memory:"):
+        return MEMORY
+    scheme, colon, rest = target.partition(":")
+    if not colon or scheme not in _SCHEMES:
+        return target
+    if scheme != "sqlite":
+        raise Unsupported("this version of evstore", f"{scheme}: stores; give a path")
+    return rest.removeprefix("//")
+
+
+class Store:
+    """One file that holds many sessions; thread-safe, and a context manager that closes it."""
+
+    def __init__(self, engine: Engine, writer: Writer, actor: str | None) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._actor = actor
+
+    # Sessions.
+
+    def session(
+        self,
+        id: str | None = None,
+        *,
+        uid: str | None = None,
+        create: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+    ) -> Session:
+        """Return a handle on a session; nothing is written before its first event.
+
+        Without an id it gets a new one, a UUIDv7. With `create=False` it has to live, or it is
+        SessionNotFound. `uid` opens any life, an ended one for reading only. `metadata` is recorded
+        with its birth, and ignored later.
+        """
+        if uid is not None:
+            return self._by_uid(uid, actor)
+        session_id = _uuid7() if id is None else id
+        self._writer.limits.check_session_id(session_id)
+        if actor is not None:
+            self._writer.limits.check_name("actor", actor)
+        if not create and self._engine.find(session_id) is None:
+            raise SessionNotFound(session_id)
+        birth = [self._writer.set(METADATA, *item) for item in (metadata or {}).items()]
+        return self._handle(session_id, actor, birth=birth)
+
+    def _by_uid(self, uid: str, actor: str | None) -> Session:
+        life, ended = self._engine.find_uid(_uid(uid))
+        if life is None:
+            raise SessionNotFound(uid)
+        return self._handle(life.shown, actor, life=life, ended=ended)
+
+    def _handle(self, session_id: str, actor: str | None, **more: Any) -> Session:
+        said_by = self._actor if actor is None else actor
+        return Session(self._engine, session_id, self._writer, actor=said_by, **more)
+
+    def sessions(
+        self,
+        prefix: str = "",
+        *,
+        after: SessionInfo | None = None,
+        limit: int | None = None,
+        deleted: bool = False,
+    ) -> Iterator[SessionInfo]:
+        """Yield the living sessions (or the ended lives) whose id has a prefix, in order of id.
+
+        They are read in pages, so a listing holds nothing; `after` is the last one seen before.
+        """
+        left = limit
+        key = None if after is None else self._listed_key(after)
+        while left is None or left > 0:
+            count = _PAGE_SESSIONS if left is None else min(left, _PAGE_SESSIONS)
+            page = self._engine.sessions(prefix, key, count, ended=deleted)
+            yield from map(_info, page)
+            if len(page) < count:
+                return
+            key = (page[-1].life.id or "", page[-1].life.number)
+            left = None if left is None else left - count
+
+    def _listed_key(self, after: SessionInfo) -> tuple[str, int]:
+        life, _ = self._engine.find_uid(_uid(after.uid))
+        if life is None:
+            raise SessionNotFound(after.uid)
+        return after.id or "", life.number
+
+    def __contains__(self, id: object) -> bool:
+        """Tell whether a session with this id lives."""
+        return isinstance(id, str) and self._engine.find(id) is not None
+
+    def delete(self, id: str) -> Event:
+        """End the life of a session and free its id; its log stays, readable by uid.
+
+        Raises SessionNotFound.
+        """
+        life = self._engine.find(id)
+        if life is None:
+            raise SessionNotFound(id)
+        return self._mark(id, life, SESSION_DELETED)
+
+    def restore(self, uid: str) -> Session:
+        """Bring an ended life back and return its session.
+
+        Raises SessionNotFound, and Taken where its id lives again by now.
+        """
+        life, ended = self._engine.find_uid(_uid(uid))
+        if life is None or not ended:
+            raise SessionNotFound(uid)
+        self._mark(life.shown, life, SESSION_RESTORED, revives=True)
+        return self._handle(life.shown, None, life=life)
+
+    def _mark(self, session_id: str, life: Life, kind: str, *, revives: bool = False) -> Event:
+        recorded = self._engine.append(
+            session_id, life, [mark(kind)], actor=self._actor, revives=revives
+        )
+        return recorded.events()[0]
+
+    # The file.
+
+    def stats(self) -> Stats:
+        """Return how much the store holds; reads the whole log once."""
+        counts = self._engine.counts()
+        path = self._engine.path
+        wal = f"{path}-wal"
+        return Stats(
+            path=path,
+            sessions=counts.sessions,
+            ended=counts.ended,
+            batches=counts.batches,
+            events=counts.events,
+            text_bytes=counts.text_bytes,
+            data_bytes=counts.stored_bytes,
+            file_bytes=counts.page_bytes,
+            free_bytes=counts.free_bytes,
+            wal_bytes=os.path.getsize(wal) if os.path.exists(wal) else 0,
+        )
+
+    def flush(self) -> None:
+        """Make every commit so far survive a power cut, whatever its durability."""
+        self._engine.flush()
+
+    def close(self) -> None:
+        """Close the store; its sessions and views raise Closed from then on."""
+        self._engine.close()
+
+    def __enter__(self) -> "Store":
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return which store this is."""
+        return f"<evstore.Store {self._engine.path!r}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine below, for `evstore.replay` and `evstore.transfer`."""
+        return self._engine
+
+
+def _info(listed: Listed) -> SessionInfo:
+    life, tip, messages, variables = listed
+    return SessionInfo(
+        id=life.id,
+        uid=life.uid.hex(),
+        head=tip.head,
+        created_at=from_microseconds(life.created_us),
+        updated_at=from_microseconds(tip.time_us),
+        parent=parent_of(life),
+        messages=messages,
+        variables=variables,
+    )
+
+
+def _uid(uid: str) -> bytes:
+    if type(uid) is str and len(uid) == _UID_DIGITS:
+        try:
+            return bytes.fromhex(uid)
+        except ValueError:
+            pass
+    raise BadName("uid", uid, f"give the {_UID_DIGITS} hexadecimal digits that Session.uid shows")
+
+
+def _uuid7() -> str:
+    """Return a UUIDv7 (RFC 9562): 48 bits of ms since 1970, then version, variant and chance."""
+    chance = int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | chance
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value & (1 << 128) - 1))

@@ -1,0 +1,177 @@
+"""Views: a session at one moment, frozen, holding no transaction open."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Any, NoReturn
+
+import attrs
+
+from evstore.doors import Found, Messages, Present, Said, Side, Variables
+from evstore.errors import ReadOnly
+from evstore.events import METADATA, VARIABLES, Event, Writer, from_microseconds
+from evstore.limits import Limits
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.lives import Life
+from evstore.sqlite.read import Facts, Moment
+
+PAGE_EVENTS = 256
+
+
+def events(
+    engine: Engine,
+    life: Life | None,
+    after: int,
+    until: int,
+    *,
+    name: str | None = None,
+    kind: str | None = None,
+    reverse: bool = False,
+    limit: int | None = None,
+) -> Iterator[Event]:
+    """Yield events with `after` < seq <= `until`, in pages; no page holds the store."""
+    left = until if limit is None else limit
+    while life is not None and left > 0 and after < until:
+        count = min(left, PAGE_EVENTS)
+        page = engine.events(
+            life, after, until, name=name, kind=kind, reverse=reverse, limit=count
+        )
+        yield from page
+        if len(page) < count:
+            return
+        left -= count
+        if reverse:
+            until = page[-1].seq - 1
+        else:
+            after = page[-1].seq
+
+
+@attrs.frozen
+class Still:
+    """A side that stays at one seq of a life: it looks there, and cannot be told anything."""
+
+    engine: Engine
+    life: Life | None
+    seq: int
+
+    @property
+    def writer(self) -> Writer:
+        """What makes bodies; a door makes them before it finds that nothing can be said."""
+        return Writer(Limits())
+
+    def look(self) -> AbstractContextManager[Present]:
+        """Look at the moment."""
+        return self.engine.past(self.life, self.seq)
+
+    def still(self) -> "Still":
+        """Return itself: it does not move."""
+        return self
+
+    def say(self, _said: Said | Callable[[Present], Said]) -> NoReturn:
+        """Refuse: the past never changes."""
+        raise ReadOnly("the past")
+
+
+class _Frozen:
+    """What the doors of a view see: names as they were read, messages as they are needed."""
+
+    def __init__(self, still: Still, names: Mapping[int, Mapping[str, Found]]) -> None:
+        self._still = still
+        self._names = names
+
+    def variable(self, family: int, name: str) -> Found | None:
+        return self._names[family].get(name)
+
+    def variables(self, family: int) -> Mapping[str, Found]:
+        return self._names[family]
+
+    def count(self, family: int) -> int:
+        return len(self._names[family])
+
+    def message_count(self) -> int:
+        with self._still.look() as present:
+            return present.message_count()
+
+    def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
+        with self._still.look() as present:
+            return present.messages(start, stop)
+
+    def facts(self, seq: int) -> Facts:
+        with self._still.look() as present:
+            return present.facts(seq)
+
+
+class View:
+    """A session at one moment: read it as you would the session; it never changes.
+
+    Variables and metadata were read when it was made and are decoded at use; messages are read in
+    ranges at use, at its sequence.
+    """
+
+    def __init__(self, engine: Engine, moment: Moment) -> None:
+        self._still = Still(engine, moment.life, moment.seq)
+        self._time_us = moment.time_us
+        self._names = {family: moment.variables(family) for family in (VARIABLES, METADATA)}
+        self._frozen = _Frozen(self._still, self._names)
+
+    @property
+    def id(self) -> str | None:
+        """The id of the session, or None where it was not born yet or is forgotten."""
+        return self._still.life.id if self._still.life else None
+
+    @property
+    def uid(self) -> str | None:
+        """The uid of the life, or None where the session was not born yet."""
+        return self._still.life.uid.hex() if self._still.life else None
+
+    @property
+    def seq(self) -> int:
+        """The sequence of the newest event that this view shows."""
+        return self._still.seq
+
+    @property
+    def time(self) -> datetime | None:
+        """When the newest event that this view shows was recorded, or None at sequence 0."""
+        return None if self._time_us is None else from_microseconds(self._time_us)
+
+    @property
+    def variables(self) -> Variables:
+        """The variables as they were."""
+        return Variables(self, VARIABLES)
+
+    @property
+    def metadata(self) -> Variables:
+        """The metadata as it was."""
+        return Variables(self, METADATA)
+
+    @property
+    def messages(self) -> Messages:
+        """The messages as they were."""
+        return Messages(self)
+
+    def events(self, after: int = 0, **wanted: Any) -> Iterator[Event]:
+        """Yield the events up to this moment; takes what `Session.events` takes but `until`."""
+        return events(self._still.engine, self._still.life, after, self.seq, **wanted)
+
+    def __repr__(self) -> str:
+        """Return which moment of which session this is."""
+        return f"<evstore.View of {self.id!r} at {self.seq}>"
+
+    # What the doors ask for.
+
+    @property
+    def writer(self) -> Writer:
+        """What makes bodies, as the doors need it."""
+        return self._still.writer
+
+    def look(self) -> AbstractContextManager[Present]:
+        """Look at the moment."""
+        return nullcontext(self._frozen)
+
+    def still(self) -> Side:
+        """Return a side that does not move: itself."""
+        return self
+
+    def say(self, said: Said | Callable[[Present], Said]) -> NoReturn:
+        """Refuse: the past never changes."""
+        self._still.say(said)
