@@ -22,13 +22,13 @@ from typing import Any, Protocol, overload
 import attrs
 
 from evstore import values
-from evstore.errors import BadName
-from evstore.events import ANY, ERASED, SETS, Body, Event, Sentinel, Writer, from_microseconds
+from evstore.events import ANY, ERASED, Body, Event, Sentinel, Writer, from_microseconds
 from evstore.state import VariableInfo
 
 Later = Callable[[int], Body]
 Said = Sequence[Body | Later]
 PAGE_MESSAGES = 500
+_NO_DEFAULT: Any = object()
 
 
 class Found(Protocol):
@@ -194,17 +194,17 @@ class Variables(MutableMapping[str, Any]):
     def pop(self, name: str, /) -> Any: ...
     @overload
     def pop(self, name: str, /, default: Any) -> Any: ...
-    def pop(self, name: str, /, *default: Any) -> Any:
+    def pop(self, name: str, /, default: Any = _NO_DEFAULT) -> Any:
         """Delete a variable and return its value, or the default where it is absent."""
-        value = default[0] if default else None
+        value = default
 
         def decide(present: Present) -> Said:
             nonlocal value
             found = present.variable(self._family, name)
-            if found is None:
-                if default:
-                    return ()
+            if found is None and default is _NO_DEFAULT:
                 raise KeyError(name)
+            if found is None:
+                return ()
             value = _value(found)
             return [self._side.writer.delete(self._family, name)]
 
@@ -311,11 +311,11 @@ class Messages(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the messages of one snapshot, read in pages."""
         still = self._side.still()
-        start, page = 0, []
-        while start == 0 or len(page) == PAGE_MESSAGES:
+        start, page_length = 0, PAGE_MESSAGES
+        while page_length == PAGE_MESSAGES:
             with still.look() as present:
                 page = present.messages(start, start + PAGE_MESSAGES)
-            start += PAGE_MESSAGES
+            start, page_length = start + PAGE_MESSAGES, len(page)
             for _, text in page:
                 yield _message(text)
 

@@ -64,7 +64,7 @@ SETS: Final = {VARIABLES: VARIABLE_SET, METADATA: METADATA_SET}
 DELETIONS: Final = {VARIABLES: VARIABLE_DELETED, METADATA: METADATA_DELETED}
 
 # The one number in an event's data that `state.fold` needs, so that folding decodes no data.
-_OPERAND: Final = {
+OPERANDS: Final = {
     VARIABLE_SET: "expires_at",
     MESSAGE_REMOVED: "seq",
     MESSAGE_REPLACED: "seq",
@@ -151,9 +151,14 @@ class Body:
     expected: int | Sentinel = ANY
 
 
+def is_application_kind(kind: object) -> bool:
+    """Tell whether a kind is one that applications may choose."""
+    return type(kind) is str and _APPLICATION_KIND.match(kind) is not None
+
+
 def operand(kind: str, data: Any) -> int | None:
     """Return the number in an event's data that the fold needs, or None."""
-    field = _OPERAND.get(kind)
+    field = OPERANDS.get(kind)
     return data.get(field) if field and data is not ERASED else None
 
 
@@ -201,7 +206,7 @@ class Writer:
 
     def record(self, kind: str, data: Any) -> Body:
         """Return the body of an event of the application's own."""
-        if type(kind) is not str or not _APPLICATION_KIND.match(kind):
+        if not is_application_kind(kind):
             raise BadName("kind", kind, "an application's kinds look like 'app.order.placed'")
         self.limits.check_name("kind", kind)
         text = values.encode(data, fallback=self._fallback, root="data")

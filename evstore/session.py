@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, overload
@@ -13,7 +13,7 @@ from evstore import view
 from evstore.batch import Batch
 from evstore.doors import Messages, Present, Said, Side, Variables
 from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
-from evstore.events import ANY, METADATA, VARIABLES, Body, Event, Sentinel, Writer
+from evstore.events import METADATA, VARIABLES, Body, Event, Sentinel, Writer
 from evstore.events import from_microseconds, to_microseconds
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life

@@ -59,7 +59,7 @@ class Still:
         """What makes bodies; a door makes them before it finds that nothing can be said."""
         return Writer(Limits())
 
-    def look(self) -> AbstractContextManager[Present]:
+    def look(self) -> AbstractContextManager[Moment]:
         """Look at the moment."""
         return self.engine.past(self.life, self.seq)
 

@@ -335,11 +335,13 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
             reason = f"it has {found.st_nlink} hard links, and each would get a log of its own"
             raise Unavailable(path, reason)
         identity = (found.st_dev, found.st_ino)
-        database = _open.get(identity)
-        if database is None or not database.usable:
+        known = _open.get(identity)
+        if known is None or not known.usable:
             database = _open[identity] = Database(path, writable=not read_only)
-        elif not read_only:
-            database.make_writable()
+        else:
+            database = known
+            if not read_only:
+                database.make_writable()
         database.acquire()
         return database
 

@@ -1,18 +1,19 @@
 """The embedded engine's verbs: a page of delegations, which is all that the face knows of it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from evstore.chain import Batch
 from evstore.errors import ReadOnly, SessionNotFound
 from evstore.events import ANY, Body, Event, Sentinel
 from evstore.limits import Limits
-from evstore.sqlite import lives, log, write
+from evstore.sqlite import adopt, lives, log, maintain, verify, write
 from evstore.sqlite.database import Durability, open_database
 from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter, Listed
 from evstore.sqlite.read import Moment
+from evstore.sqlite.verify import Finding
 from evstore.sqlite.write import Decision, Draft, Recorded, Said
 
 
@@ -66,6 +67,12 @@ class Engine:
     def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
         return write.fork(self._database, self._draft(session_id, None, (), actor, None), origin, at)
+
+    def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
+        """Append batches recorded elsewhere as they are; return how many batches and events."""
+        if self._read_only:
+            raise ReadOnly(self.path)
+        return adopt.adopt(self._database, batches, self._durability)
 
     def _draft(
         self,
@@ -157,6 +164,37 @@ class Engine:
         """Return a page of batches in commit order, with all that the chain covers."""
         with self._database.snapshot() as cursor:
             return list(log.batches(self._database, cursor, after, limit))
+
+    def link_at(self, uid: bytes, seq: int) -> bytes | None:
+        """Return the link of the batch that holds an event of a life, or None without it."""
+        with self._database.snapshot() as cursor:
+            life = lives.by_uid(self._database, cursor, uid)
+            return None if life is None else log.link_at(cursor, life, seq)
+
+    def position(self) -> int:
+        """Return the position of the newest batch, or 0."""
+        with self._database.reading() as cursor:
+            return log.newest_position(cursor)
+
+    # Care.
+
+    def rebuild(self) -> None:
+        """Make the present and the checkpoints anew from the log, in one transaction."""
+        if self._read_only:
+            raise ReadOnly(self.path)
+        maintain.rebuild(self._database, self._durability)
+
+    def check_rows(self) -> Iterator[Finding]:
+        """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
+        return verify.check_rows(self._database)
+
+    def check_heads(self) -> Iterator[Finding]:
+        """Yield the sessions whose newest batch does not continue the one before it."""
+        return verify.check_heads(self._database)
+
+    def check_derived(self) -> Iterator[Finding]:
+        """Yield what is derived from the log and differs from it."""
+        return verify.check_derived(self._database)
 
     def counts(self) -> Counts:
         """Return how much the file holds."""

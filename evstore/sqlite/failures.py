@@ -31,7 +31,12 @@ def is_fatal(error: BaseException) -> bool:
     """Tell whether after this error nobody knows what the disk holds."""
     if not isinstance(error, apsw.IOError):
         return False
-    return error.extendedresult != apsw.SQLITE_IOERR_DATA and not _is_disk_full(error)
+    return _extended(error) != apsw.SQLITE_IOERR_DATA and not _is_disk_full(error)
+
+
+def _extended(error: apsw.Error) -> int:
+    code: int = getattr(error, "extendedresult", 0)
+    return code
 
 
 def _is_disk_full(error: apsw.Error) -> bool:
@@ -39,7 +44,7 @@ def _is_disk_full(error: apsw.Error) -> bool:
 
 
 def _io_error(error: apsw.Error, path: str, _wait_s: float) -> EvstoreError:
-    if error.extendedresult in (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS):
+    if _extended(error) in (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS):
         return Corrupt(path, _BAD_PAGE)
     return Unavailable(path, f"the disk failed ({error}): check it, then open the store again")
 

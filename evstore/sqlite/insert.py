@@ -1,16 +1,30 @@
 """The rows of a commit: every row of log and projection enters the file here, inside a transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import attrs
 
 
 from evstore.chain import ZERO, Birth
-from evstore.events import METADATA, METADATA_SET, VARIABLE_SET, Body, value_text
+from evstore.errors import Conflict, Taken
+from evstore.events import (
+    ABSENT,
+    ANY,
+    ENDINGS,
+    FAMILY,
+    METADATA,
+    METADATA_SET,
+    SESSION_RESTORED,
+    VARIABLE_SET,
+    Body,
+    value_text,
+)
 from evstore.sqlite import payload
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.lives import SEQ_BITS, Life, Tip, tip
+from evstore.sqlite.lives import SEQ_BITS, Life, Tip, by_uid, living, tip
 from evstore.sqlite.read import Moment, write_outline
-from evstore.state import Outline, Reference
+from evstore.state import Outline, Reference, step
 
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage
 INLINE_BYTES_MAX = payload.ZSTD_FROM_BYTES - 1
@@ -21,6 +35,30 @@ class Newest(NamedTuple):
 
     position: int
     time_us: int
+
+
+class Prepared(NamedTuple):
+    """A body with all that can be computed before the lock."""
+
+    body: Body
+    encoding: int
+    data: str | bytes
+    salt: bytes | None
+    leaf: bytes
+
+
+class BatchRow(NamedTuple):
+    """A row of the batch table."""
+
+    position: int
+    session: int
+    first: int
+    last: int
+    time_us: int
+    actor: str | None
+    cause: str | None
+    key: str | None
+    link: bytes
 
 
 class Named(NamedTuple):
@@ -48,6 +86,79 @@ class Named(NamedTuple):
         return value_text(self.body.text, self.body.operand)
 
 
+@attrs.define
+class Layout:
+    """The rows that a batch becomes: its events, and where each name that it touches stands then."""
+
+    rows: list[Columns] = attrs.field(factory=list)
+    named: dict[tuple[int, str], Named] = attrs.field(factory=dict)
+    kinds: list[str] = attrs.field(factory=list)
+
+    def growth(self, family: int) -> int:
+        """Return how many more names of a family are there after the batch."""
+        return sum(
+            named.is_there - named.was_there
+            for (known, _), named in self.named.items()
+            if known == family
+        )
+
+
+def lay_out(
+    database: Database,
+    cursor: Cursor,
+    moment: Moment,
+    first: int,
+    prepared: Sequence[Prepared],
+    position: int,
+) -> Layout:
+    """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
+    layout = Layout()
+    for seq, (body, encoding, data, salt, _) in enumerate(prepared, first):
+        base = None
+        family = FAMILY.get(body.kind)
+        if family is not None and body.name is not None:
+            known = layout.named.get((family, body.name))
+            before = known.now if known else moment.newest(family, body.name)
+            _check_expected(moment, body, before)
+            base = before.seq if before else None
+            now = step(before, seq, body.kind, body.operand)
+            started = known.before if known else before
+            layout.named[family, body.name] = Named(started, now, body)
+        layout.kinds.append(body.kind)
+        number = kind_number(database, cursor, body.kind)
+        said = (seq, number, body.version, body.name, base, body.operand)
+        layout.rows.append((*said, encoding, len(body.text), position, salt, data))
+    return layout
+
+
+def _check_expected(moment: Moment, body: Body, before: Reference | None) -> None:
+    if body.expected is not ANY:
+        actual = before.seq if before and before.created is not None else ABSENT
+        if actual != body.expected:
+            session = moment.life.shown if moment.life else "not born yet"
+            raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
+
+
+def insert(
+    database: Database, cursor: Cursor, life: Life, row: BatchRow, layout: Layout
+) -> None:
+    """Insert a batch and its events, and bring all that is derived from them up to date."""
+    cursor.execute("insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    start = life.number << SEQ_BITS
+    cursor.executemany(
+        "insert into event(id, kind, version, name, base, operand, encoding, size, position, salt,"
+        " data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(start + event[0], *event[1:]) for event in layout.rows],
+    )
+    for (family, name), named in layout.named.items():
+        put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
+    for kind in layout.kinds:
+        _follow_life(database, cursor, life, kind)
+    insert_checkpoint(database, cursor, life, row.last)
+    database.cache("tips")[life.number] = Tip(row.last, row.time_us, row.link)
+    database.position = row.position
+
+
 def newest(database: Database, cursor: Cursor) -> Newest:
     """Return the newest batch; what was cached before somebody else wrote is dropped."""
     row = cursor.execute(
@@ -63,21 +174,15 @@ def newest(database: Database, cursor: Cursor) -> Newest:
 
 def cached_tip(database: Database, cursor: Cursor, life: Life) -> Tip:
     """Return the newest end of a life's log; valid after `newest` in the same transaction."""
-    tips = database.cache("tips")
+    tips: dict[int, Tip] = database.cache("tips")
     if life.number not in tips:
         tips[life.number] = tip(cursor, life)
     return tips[life.number]
 
 
-def remember_tip(database: Database, life: Life, position: int, end: Tip) -> None:
-    """Keep what the transaction made of a life; an abandoned transaction drops all caches."""
-    database.cache("tips")[life.number] = end
-    database.position = position
-
-
 def kind_number(database: Database, cursor: Cursor, kind: str) -> int:
     """Return the number of a kind; an application's new kind gets the next one."""
-    numbers = database.cache("kind_numbers")
+    numbers: dict[str, int] = database.cache("kind_numbers")
     if kind not in numbers:
         number = cursor.execute("select number from kind where name = ?", (kind,)).get
         if number is None:
@@ -87,35 +192,24 @@ def kind_number(database: Database, cursor: Cursor, kind: str) -> int:
     return numbers[kind]
 
 
-def insert_session(cursor: Cursor, birth: Birth, parent: int | None, position: int) -> int:
-    """Insert a birth record and return its number."""
+def insert_session(
+    database: Database, cursor: Cursor, birth: Birth, parent: Life | None, position: int
+) -> Life:
+    """Insert a birth record and return the life; raises Taken where its id lives already."""
+    if birth.id is not None and living(database, cursor, birth.id) is not None:
+        raise Taken(birth.id)
+    number = parent.number if parent else None
     cursor.execute(
         "insert into session(uid, id, created, parent, fork, salt, leaf, position)"
         " values(?, ?, ?, ?, ?, ?, ?, ?)",
-        (birth.uid, birth.id, birth.created_us, parent, birth.fork, birth.salt, birth.leaf, position),
+        (birth.uid, birth.id, birth.created_us, number)
+        + (birth.fork, birth.salt, birth.leaf, position),
     )
-    return cursor.connection.last_insert_rowid()
-
-
-def insert_batch(cursor: Cursor, row: Columns) -> None:
-    """Insert a batch: position, session, first, last, time, actor, cause, key, link."""
-    cursor.execute("insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-
-
-def insert_events(cursor: Cursor, life: Life, rows: Iterable[Columns]) -> None:
-    """Insert events: seq, kind, version, name, base, operand, encoding, size, position, salt, data."""
-    start = life.number << SEQ_BITS
-    cursor.executemany(
-        "insert into event(id, kind, version, name, base, operand, encoding, size, position, salt,"
-        " data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((start + row[0], *row[1:]) for row in rows),
-    )
-
-
-def project(cursor: Cursor, life: Life, projected: Mapping[tuple[int, str], Named]) -> None:
-    """Bring the present of the names that a batch touched up to date."""
-    for (family, name), named in projected.items():
-        put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
+    life = by_uid(database, cursor, birth.uid)
+    assert life is not None
+    if parent is not None:
+        copy_metadata(database, cursor, life)
+    return life
 
 
 def inline_text(value: bytes | None) -> str | None:
@@ -138,7 +232,7 @@ def copy_metadata(database: Database, cursor: Cursor, life: Life) -> None:
     shared = Moment(database, cursor, life.parent, life.fork)
     references = shared.references(METADATA)
     for name, found in shared.variables(METADATA).items():
-        inline = inline_text(found.text and found.text.encode())
+        inline = inline_text((found.text or "").encode())
         put_variable(cursor, life.number, METADATA, name, references[name], inline)
 
 
@@ -169,9 +263,22 @@ def put_checkpoint(cursor: Cursor, number: int, outline: Outline) -> None:
     )
 
 
-def set_ended(cursor: Cursor, life: Life, kind: int | None) -> None:
+def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> None:
     """Note that a life is over, or lives again, so that its id is free, or taken."""
-    cursor.execute("update session set ended = ? where number = ?", (kind, life.number))
+    if kind in ENDINGS:
+        ended = kind_number(database, cursor, kind)
+    elif kind != SESSION_RESTORED:
+        return
+    elif living(database, cursor, life.shown) is not None:
+        raise Taken(life.shown)
+    else:
+        ended = None
+    set_ended(cursor, life.number, ended)
+
+
+def set_ended(cursor: Cursor, number: int, kind: int | None) -> None:
+    """Write down by which kind of event a life is over, if it is."""
+    cursor.execute("update session set ended = ? where number = ?", (kind, number))
 
 
 def tip_at(cursor: Cursor, life: Life, seq: int) -> Tip:

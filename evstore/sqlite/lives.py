@@ -109,7 +109,7 @@ def by_number(database: Database, cursor: Cursor, number: int) -> Life:
 
 def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
     number, uid, session_id, created_us, parent, fork, position = row
-    lives = database.cache("lives")
+    lives: dict[int, Life] = database.cache("lives")
     if number not in lives:
         ancestor = None if parent is None else by_number(database, cursor, parent)
         lives[number] = Life(number, uid, session_id, created_us, ancestor, fork, position)

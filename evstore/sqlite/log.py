@@ -1,5 +1,6 @@
 """The log as it was recorded: events in pages, batches in commit order, sessions in order of id."""
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ def batch_events(database: Database, cursor: Cursor, life: Life, position: int) 
 
 def newest_position(cursor: Cursor) -> int:
     """Return the position of the newest batch, or 0."""
-    return cursor.execute("select coalesce(max(position), 0) from batch").get
+    position: int = cursor.execute("select coalesce(max(position), 0) from batch").get
+    return position
 
 
 def batches(
@@ -149,6 +151,15 @@ def _entry(database: Database, cursor: Cursor, row: Columns) -> Entry:
     return Entry(named, version, name, text.encode(), salt)
 
 
+def link_at(cursor: Cursor, life: Life, seq: int) -> bytes | None:
+    """Return the link of the batch that holds the event at `seq`, or None without it."""
+    link: bytes | None = cursor.execute(
+        "select link from batch where position = (select position from event where id = ?)",
+        (life.event_id(seq),),
+    ).get
+    return link
+
+
 def birth_of(cursor: Cursor, life: Life) -> Birth:
     """Return the birth record of a life."""
     session_id, salt, leaf = cursor.execute(
@@ -183,11 +194,21 @@ def session_page(
     """Return up to `limit` lives in order of (id, number), after the (id, number) given."""
     state = "ended is not null" if ended else "ended is null"
     rows = cursor.execute(
-        f"select number from session where {state} and id >= ? and (id, number) > (?, ?)"
-        " and substr(id, 1, length(?)) = ? order by id, number limit ?",
-        (prefix, *(after or (prefix, 0)), prefix, prefix, limit),
+        f"select number from session where {state} and (id, number) > (?, ?) and id < ?"
+        " order by id, number limit ?",
+        (*(after or (prefix, 0)), _after_prefix(prefix), limit),
     ).fetchall()
     return [listed(database, cursor, by_number(database, cursor, number)) for (number,) in rows]
+
+
+def _after_prefix(prefix: str) -> str | bytes:
+    """Return the first text after all that begin with a prefix; a blob follows every text."""
+    for index in range(len(prefix) - 1, -1, -1):
+        following = ord(prefix[index]) + 1
+        if following <= sys.maxunicode:
+            # Surrogates are no characters of their own.
+            return prefix[:index] + chr(0xE000 if following == 0xD800 else following)
+    return b""
 
 
 def listed(database: Database, cursor: Cursor, life: Life) -> Listed:

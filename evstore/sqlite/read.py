@@ -43,10 +43,10 @@ class Anchor(NamedTuple):
 
     seq: int
     messages: int
-    ranges: str
+    ranges: bytes
 
 
-_START = Anchor(0, 0, "[]")
+_START = Anchor(0, 0, b"")
 
 
 class Moment:
@@ -122,7 +122,7 @@ class Moment:
         return {
             name: self._found(reference, texts[ids[name]])
             if name in ids
-            else Found(*reference, inline[name, reference.seq])
+            else _found(reference, inline[name, reference.seq])
             for name, reference in references.items()
         }
 
@@ -140,11 +140,12 @@ class Moment:
         """Return how many names of a family are there."""
         if self._life is None or self._life.parent is not None or self._pinned is not None:
             return len(self.references(family))
-        return self._cursor.execute(
+        count: int = self._cursor.execute(
             "select count(*) from variable"
             " where session = ? and family = ? and created is not null",
             (self._life.number, family),
         ).get
+        return count
 
     def newest(self, family: int, name: str) -> Reference | None:
         """Return where a name stands now, tombstones included, or None where it was never set."""
@@ -169,11 +170,11 @@ class Moment:
             ).fetchone()
             outline = read_outline(anchor, frame)
         for segment in self._life.until(self.seq, anchor.seq):
-            for event_id, kind, name, operand in self._cursor.execute(
+            rows = self._cursor.execute(
                 "select id, kind, name, operand from event where id between ? and ?", segment.ids
-            ):
-                kind = self.kind(kind)
-                outline.apply(event_id & SEQ_MAX, kind, name, operand, self)
+            ).fetchall()
+            for event_id, kind, name, operand in rows:
+                outline.apply(event_id & SEQ_MAX, self.kind(kind), name, operand, self)
         return outline
 
     def kind(self, number: int) -> str:
@@ -203,14 +204,15 @@ class Moment:
         life = self._life
         if life is None or life.parent is None:
             return {}
-        outlines = self._database.cache("forks", 256)
+        outlines: dict[int, Outline] = self._database.cache("forks", 256)
         if life.number not in outlines:
             shared = Moment(self._database, self._cursor, life.parent, life.fork)
             outlines[life.number] = shared.outline()
         return outlines[life.number].names[family]
 
     def _found(self, reference: Reference, text: str | None) -> Found:
-        return Found(*reference, None if text is None else value_text(text, reference.operand))
+        value = None if text is None else value_text(text, reference.operand)
+        return _found(reference, value)
 
     # Messages.
 
@@ -360,8 +362,16 @@ class Moment:
         return low
 
 
+def _found(reference: Reference, value: str | None) -> Found:
+    return Found(reference.seq, reference.created or 0, reference.operand, value)
+
+
 def _message_list(anchor: Anchor) -> MessageList:
-    return MessageList(anchor.messages, [tuple(pair) for pair in orjson.loads(anchor.ranges)])
+    if anchor.seq == 0:
+        return MessageList()
+    size = zstandard.frame_content_size(anchor.ranges)
+    stored = orjson.loads(payload.expand(anchor.ranges, size))
+    return MessageList(anchor.messages, [(start, end) for start, end in stored])
 
 
 def read_outline(anchor: Anchor, frame: bytes) -> Outline:
@@ -375,8 +385,8 @@ def read_outline(anchor: Anchor, frame: bytes) -> Outline:
     return Outline(anchor.seq, names, _message_list(anchor))
 
 
-def write_outline(outline: Outline) -> tuple[int, str, bytes]:
+def write_outline(outline: Outline) -> tuple[int, bytes, bytes]:
     """Return (messages, ranges, names) as a checkpoint holds them."""
     names = {str(family): named for family, named in outline.names.items()}
-    ranges = orjson.dumps(outline.messages.ranges).decode()
+    ranges = payload.compress(orjson.dumps(outline.messages.ranges))
     return outline.messages.bodies, ranges, payload.compress(orjson.dumps(names, default=tuple))

@@ -26,7 +26,7 @@ SELECT_ROW = "select id, encoding, delta, size, data from event where "
 
 def kind_name(database: Database, cursor: Cursor, number: int) -> str:
     """Return the name of a kind."""
-    kinds = database.cache("kinds")
+    kinds: dict[int, str] = database.cache("kinds")
     if number not in kinds:
         kinds.update(cursor.execute("select number, name from kind").fetchall())
     return kinds[number]

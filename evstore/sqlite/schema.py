@@ -35,8 +35,9 @@ def version() -> int:
 
 def is_blank(cursor: Cursor) -> bool:
     """Tell whether the file holds nothing at all, of ours or of anyone."""
-    identity = cursor.execute("select * from pragma_application_id, pragma_user_version").get
-    return identity == (0, 0) and cursor.execute("select count(*) from sqlite_schema").get == 0
+    marks = cursor.execute("select * from pragma_application_id, pragma_user_version").get
+    objects: int = cursor.execute("select count(*) from sqlite_schema").get
+    return objects == 0 and marks == (0, 0)
 
 
 def create(cursor: Cursor) -> None:
@@ -73,7 +74,6 @@ def _catalog(cursor: Cursor) -> Catalog:
 
 @cache
 def _expected() -> Catalog:
-    with apsw.Connection(":memory:") as connection:
-        cursor = connection.cursor()
-        create(cursor)
-        return _catalog(cursor)
+    cursor = apsw.Connection(":memory:").cursor()
+    create(cursor)
+    return _catalog(cursor)

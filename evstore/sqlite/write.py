@@ -6,20 +6,16 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import attrs
 
 from evstore.chain import Birth, leaf, link, said_by
-from evstore.errors import Conflict, NoSuchMoment, SessionNotFound, Taken, TooLarge, TooMany
+from evstore.errors import Conflict, NoSuchMoment, SessionNotFound, TooLarge, TooMany
 from evstore.events import (
-    ABSENT,
     ANY,
-    ENDINGS,
-    FAMILY,
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
     METADATA,
     METADATA_SET,
-    SESSION_RESTORED,
     VARIABLE_SET,
     VARIABLES,
     Body,
@@ -30,40 +26,25 @@ from evstore.events import (
 )
 from evstore.limits import Limits
 from evstore.sqlite import payload
-from evstore.sqlite.database import Columns, Cursor, Database, Durability
+from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
-    Named,
+    BatchRow,
+    Layout,
+    Prepared,
     cached_tip,
-    copy_metadata,
-    insert_batch,
-    insert_checkpoint,
-    insert_events,
+    insert,
     insert_session,
-    kind_number,
+    lay_out,
     newest,
-    project,
-    remember_tip,
-    set_ended,
     tip_at,
 )
-from evstore.sqlite.lives import UNBORN, Life, Tip, has_ended, living
+from evstore.sqlite.lives import UNBORN, Life, has_ended, living
 from evstore.sqlite.log import batch_events
 from evstore.sqlite.read import Moment
-from evstore.state import Reference, step
 
 Later = Callable[[int], Body]  # a body that has to know the first seq of its batch
 Said = Sequence[Body | Later]
 Decision = Callable[[Moment], Said]
-
-
-class Prepared(NamedTuple):
-    """A body with all that can be computed before the lock."""
-
-    body: Body
-    encoding: int
-    data: str | bytes
-    salt: bytes
-    leaf: bytes
 
 
 @attrs.define
@@ -202,10 +183,11 @@ class _Appending:
     def _seen_before(self) -> int | None:
         if self._draft.key is None or self._life is None:
             return None
-        return self._cursor.execute(
+        position: int | None = self._cursor.execute(
             "select position from batch where session = ? and key = ?",
             (self._life.number, self._draft.key),
         ).get
+        return position
 
     def _same(
         self, position: int, birth: list[Prepared | Later], prepared: list[Prepared | Later]
@@ -231,22 +213,27 @@ class _Appending:
 
     def _record(self, first: int, prepared: list[Prepared]) -> Recorded:
         draft = self._draft
+        self._check_targets(first, prepared)
         position, time_us = self._newest.position + 1, self._now_us()
-        rows, projected = self._rows(first, prepared, position)
-        self._check_limits(prepared, projected)
+        layout = lay_out(self._database, self._cursor, self._moment, first, prepared, position)
+        self._check_limits(prepared, layout)
         life, origin = self._life, None
         if life is None:
             life, origin = self._bear(time_us, position)
         leaves = [(item.body.kind, item.body.version, item.leaf) for item in prepared]
         hashed = link(self._tip.link, life.uid, first, time_us, leaves, origin)
-        last = first + len(prepared) - 1
-        batch = (position, life.number, first, last, time_us)
-        insert_batch(self._cursor, (*batch, draft.actor, draft.cause, draft.key, hashed))
-        insert_events(self._cursor, life, rows)
-        project(self._cursor, life, projected)
-        self._follow_life(life, prepared)
-        insert_checkpoint(self._database, self._cursor, life, last)
-        remember_tip(self._database, life, position, Tip(last, time_us, hashed))
+        row = BatchRow(
+            position,
+            life.number,
+            first,
+            first + len(prepared) - 1,
+            time_us,
+            draft.actor,
+            draft.cause,
+            draft.key,
+            hashed,
+        )
+        insert(self._database, self._cursor, life, row, layout)
         return Recorded(life, position, time_us, first, draft.actor, draft.cause, prepared)
 
     def _now_us(self) -> int:
@@ -254,89 +241,43 @@ class _Appending:
 
     def _bear(self, time_us: int, position: int) -> tuple[Life, bytes]:
         draft = self._draft
-        uid, salt = os.urandom(16), os.urandom(16)
-        birth = Birth(uid, draft.session_id, time_us, None, None, salt)
-        number = insert_session(self._cursor, birth, None, position)
-        life = Life(number, uid, draft.session_id, time_us, None, 0, position)
+        birth = Birth(os.urandom(16), draft.session_id, time_us, None, None, os.urandom(16))
+        life = insert_session(self._database, self._cursor, birth, None, position)
         return life, birth.origin(draft.actor, draft.cause)
 
-    def _rows(
-        self, first: int, prepared: list[Prepared], position: int
-    ) -> tuple[list[Columns], dict[tuple[int, str], Named]]:
-        """Return the event rows, and for every name that they touch where it stands after them."""
-        rows: list[Columns] = []
-        named: dict[tuple[int, str], Named] = {}
-        for seq, (body, encoding, data, salt, _) in enumerate(prepared, first):
-            base = None
-            family = FAMILY.get(body.kind)
-            if family is not None and body.name is not None:
-                known = named.get((family, body.name))
-                before = known.now if known else self._moment.newest(family, body.name)
-                self._check_expected(body, before)
-                base = before.seq if before else None
-                started = known.before if known else before
-                now = step(before, seq, body.kind, body.operand)
-                named[family, body.name] = Named(started, now, body)
-            elif body.operand is not None and body.operand < first:
-                self._check_there(body.operand)
-            number = kind_number(self._database, self._cursor, body.kind)
-            rows.append(
-                (seq, number, body.version, body.name, base, body.operand)
-                + (encoding, len(body.text), position, salt, data)
-            )
-        return rows, named
-
-    def _check_expected(self, body: Body, before: Reference | None) -> None:
-        if body.expected is ANY:
-            return
-        actual = before.seq if before and before.created is not None else ABSENT
-        if actual != body.expected:
-            raise Conflict(self._draft.session_id, body.expected, actual)
-
-    def _check_there(self, seq: int) -> None:
+    def _check_targets(self, first: int, prepared: list[Prepared]) -> None:
         """A message named by its seq may have gone since a batch under ANY was begun."""
         if self._draft.expect is not ANY or callable(self._draft.say):
             return
-        if not self._moment.message_list().holds(self._moment.ordinal(seq)):
-            raise Conflict(self._draft.session_id, f"message {seq}", "gone")
+        for body, *_ in prepared:
+            seq = body.operand
+            if body.kind in (MESSAGE_REMOVED, MESSAGE_REPLACED) and seq is not None and seq < first:
+                if not self._moment.message_list().holds(self._moment.ordinal(seq)):
+                    raise Conflict(self._draft.session_id, f"message {seq}", "gone")
 
-    def _check_limits(
-        self, prepared: list[Prepared], projected: dict[tuple[int, str], Named]
-    ) -> None:
+    def _check_limits(self, prepared: list[Prepared], layout: Layout) -> None:
         limits = self._draft.limits
         kinds = {item.body.kind for item in prepared}
         if VARIABLE_SET in kinds:
-            growth = sum(
-                named.is_there - named.was_there
-                for (family, _), named in projected.items()
-                if family == VARIABLES
-            )
-            if growth > 0:
-                count = self._moment.count(VARIABLES) + growth
-                if count > limits.variables_max:
-                    raise TooMany("variables", count, limits.variables_max)
+            growth = layout.growth(VARIABLES)
+            count = self._moment.count(VARIABLES) + growth if growth > 0 else 0
+            if count > limits.variables_max:
+                raise TooMany("variables", count, limits.variables_max)
         if METADATA_SET in kinds:
-            self._check_metadata(projected)
+            size_bytes = self._metadata_bytes(layout)
+            if size_bytes > limits.metadata_bytes_max:
+                what = "the metadata of a session"
+                raise TooLarge(what, size_bytes, limits.metadata_bytes_max)
 
-    def _check_metadata(self, projected: dict[tuple[int, str], Named]) -> None:
+    def _metadata_bytes(self, layout: Layout) -> int:
         sizes = {
-            name: len(found.text or "") for name, found in self._moment.variables(METADATA).items()
+            name: len((found.text or "").encode())
+            for name, found in self._moment.variables(METADATA).items()
         }
-        for (family, name), named in projected.items():
+        for (family, name), named in layout.named.items():
             if family == METADATA:
                 sizes[name] = len(named.value or b"")
-        size_bytes_max = self._draft.limits.metadata_bytes_max
-        if sum(sizes.values()) > size_bytes_max:
-            raise TooLarge("the metadata of a session", sum(sizes.values()), size_bytes_max)
-
-    def _follow_life(self, life: Life, prepared: list[Prepared]) -> None:
-        for body, *_ in prepared:
-            if body.kind in ENDINGS:
-                set_ended(self._cursor, life, kind_number(self._database, self._cursor, body.kind))
-            elif body.kind == SESSION_RESTORED:
-                if living(self._database, self._cursor, life.shown) is not None:
-                    raise Taken(life.shown)
-                set_ended(self._cursor, life, None)
+        return sum(sizes.values())
 
 
 def _content(
@@ -356,23 +297,21 @@ def fork(
     Raises Taken where the id lives, and Conflict where `at` is not there.
     """
     with database.writing(draft.durability) as cursor:
-        if living(database, cursor, draft.session_id) is not None:
-            raise Taken(draft.session_id)
+        last = newest(database, cursor)
         parent = origin.recorder(at)
         head = cached_tip(database, cursor, origin).head
         if at > head:
             raise NoSuchMoment(origin.shown, at, head)
-        last = newest(database, cursor)
-        position = last.position + 1
         shared = tip_at(cursor, parent, at)
+        position = last.position + 1
         time_us = max(draft.clock(), last.time_us, shared.time_us + 1)
-        uid, salt = os.urandom(16), os.urandom(16)
-        birth = Birth(uid, draft.session_id, time_us, parent.uid, at, salt)
-        number = insert_session(cursor, birth, parent.number, position)
-        life = Life(number, uid, draft.session_id, time_us, parent, at, position)
+        birth = Birth(
+            os.urandom(16), draft.session_id, time_us, parent.uid, at, os.urandom(16)
+        )
+        life = insert_session(database, cursor, birth, parent, position)
         born = birth.origin(draft.actor, draft.cause)
-        hashed = link(shared.link, uid, at + 1, time_us, (), born)
-        batch = (position, number, at + 1, at, time_us, draft.actor, draft.cause, None, hashed)
-        insert_batch(cursor, batch)
-        copy_metadata(database, cursor, life)
+        hashed = link(shared.link, life.uid, at + 1, time_us, (), born)
+        who = (draft.actor, draft.cause, None)
+        row = BatchRow(position, life.number, at + 1, at, time_us, *who, hashed)
+        insert(database, cursor, life, row, Layout())
         return life

@@ -71,7 +71,7 @@ create index variable_metadata on variable(name, value, session)
 create table checkpoint(                -- the state at some moments, as references into the log
   id       integer primary key,
   messages integer not null,
-  ranges   text not null,
+  ranges   blob not null,
   names    blob not null
 ) strict;
 

@@ -1,0 +1,117 @@
+"""The log replayed: verified against its chain, folded anew into the present, and fingerprinted."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+import orjson
+
+from evstore import values
+from evstore.chain import ZERO, Batch
+from evstore.errors import BadFile, Refused
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.verify import Finding
+from evstore.store import Store
+
+__all__ = ["Finding", "fingerprint", "rebuild", "verify"]
+
+Level = Literal["heads", "chain", "full"]
+
+
+def verify(store: Store, *, level: Level = "heads") -> Iterator[Finding]:
+    """Yield what is not as it was recorded; nothing where all is well.
+
+    "heads" checks the newest link of every session and that the positions have no gap; "chain"
+    every leaf and link; "full" also all that is derived: columns, the present and the checkpoints.
+    What was cut off the end of a session cannot be told from the file alone.
+    """
+    if level not in ("heads", "chain", "full"):
+        raise Refused(f"level {level!r} is unknown: give 'heads', 'chain' or 'full'")
+    yield from store.engine.check_rows()
+    if level == "heads":
+        yield from store.engine.check_heads()
+        return
+    chain = _Chain(store.engine)
+    for batch in _batches(store.engine):
+        yield from [batch] if isinstance(batch, Finding) else chain.check(batch)
+    if level == "full":
+        yield from store.engine.check_derived()
+
+
+def _batches(engine: Engine) -> Iterator[Batch | Finding]:
+    """Yield all batches in commit order, and a Finding for each that cannot be read."""
+    position, newest = 0, engine.position()
+    while position < newest:
+        try:
+            page = engine.changes(position)
+        except BadFile:
+            try:
+                page = engine.changes(position, 1)
+            except BadFile as error:
+                yield Finding(None, None, "damage", f"position {position + 1}: {error}")
+                position += 1
+                continue
+        yield from page
+        position = page[-1].position if page else newest
+
+
+class _Tip(NamedTuple):
+    head: int
+    time_us: int
+    link: bytes
+
+
+class _Chain:
+    """The newest link of every session, as one walks the log in commit order."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tips: dict[bytes, _Tip] = {}
+
+    def check(self, batch: Batch) -> Iterator[Finding]:
+        """Yield what is wrong with the next batch."""
+        tip = self._tips.get(batch.uid)
+        name = batch.birth.id if batch.birth and batch.birth.id else batch.uid.hex()
+        if (tip is None) != (batch.birth is not None):
+            yield Finding(name, batch.first, "birth", "its birth is not where its log begins")
+        tip = tip or self._shared(batch)
+        if batch.first != tip.head + 1:
+            yield Finding(name, batch.first, "gap", f"it follows sequence {tip.head}")
+        if batch.time_us <= tip.time_us:
+            yield Finding(name, batch.first, "time", "it is not later than the batch before it")
+        if batch.continues(tip.link) != batch.link:
+            yield Finding(name, batch.first, "link", "it does not continue the batch before it")
+        self._tips[batch.uid] = _Tip(batch.last, batch.time_us, batch.link)
+
+    def _shared(self, batch: Batch) -> _Tip:
+        """Return what the first batch of a life continues."""
+        birth = batch.birth
+        if birth is None or birth.parent_uid is None or not birth.fork:
+            return _Tip(0, 0, ZERO)
+        return _Tip(birth.fork, 0, self._engine.link_at(birth.parent_uid, birth.fork) or ZERO)
+
+
+def rebuild(store: Store) -> None:
+    """Make the present and the checkpoints anew from the log; the log is only read."""
+    store.engine.rebuild()
+
+
+def fingerprint(store: Store) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of the present of all living sessions.
+
+    It covers id, head, variables, metadata and messages, as they are read through the projection.
+    """
+    digest = sha256()
+    for info in store.sessions():
+        session = store.session(uid=info.uid)
+        view = session.view()
+        present = [
+            info.id,
+            view.seq,
+            [[name, values.encode(value).decode()] for name, value in view.variables.items()],
+            [[name, values.encode(value).decode()] for name, value in view.metadata.items()],
+        ]
+        digest.update(orjson.dumps(present))
+        for message in view.messages:
+            digest.update(values.encode(message) + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,159 @@
+"""Batches recorded elsewhere enter the log as they are: same uids, times, actors, salts and links."""
+
+from collections.abc import Iterable
+
+import orjson
+
+from evstore.chain import ZERO, Batch, Entry, said_by
+from evstore.errors import Corrupt, Refused, Taken
+from evstore.events import (
+    BODIES,
+    FAMILY,
+    KINDS,
+    OPERANDS,
+    VARIABLE_SET,
+    Body,
+    is_application_kind,
+)
+from evstore.sqlite import payload
+from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.insert import (
+    BatchRow,
+    Prepared,
+    cached_tip,
+    insert,
+    insert_session,
+    lay_out,
+    newest,
+    tip_at,
+)
+from evstore.sqlite.lives import Life, by_uid
+from evstore.sqlite.read import Moment
+
+
+def adopt(
+    database: Database, batches: Iterable[Batch], durability: Durability
+) -> tuple[int, int]:
+    """Append batches in their order, in one transaction; return how many batches and events.
+
+    A batch that is there already is passed over. Raises Taken where a uid has another log or an id
+    belongs to another life, Refused where something before a batch is missing, and Corrupt where a
+    batch is not what its link says.
+    """
+    batch_count = event_count = 0
+    with database.writing(durability) as cursor:
+        position = newest(database, cursor).position
+        for batch in batches:
+            life = by_uid(database, cursor, batch.uid)
+            if life is not None and _is_there(database, cursor, life, batch):
+                continue
+            position += 1
+            _take(database, cursor, life, batch, position)
+            batch_count += 1
+            event_count += len(batch.entries)
+    return batch_count, event_count
+
+
+def _is_there(database: Database, cursor: Cursor, life: Life, batch: Batch) -> bool:
+    head = cached_tip(database, cursor, life).head
+    if batch.first > head and batch.entries:
+        return False
+    position = life.position
+    if batch.entries and batch.first > life.fork:
+        position = cursor.execute(
+            "select position from event where id = ?", (life.event_id(batch.first),)
+        ).get
+    link = cursor.execute("select link from batch where position = ?", (position,)).get
+    if link != batch.link:
+        raise Taken(life.shown)
+    return True
+
+
+def _take(
+    database: Database, cursor: Cursor, life: Life | None, batch: Batch, position: int
+) -> None:
+    prepared = _prepare(batch)
+    parent = None
+    if life is not None:
+        end = cached_tip(database, cursor, life)
+        head, previous, time_us = end.head, end.link, end.time_us
+    else:
+        parent = _parent(database, cursor, batch)
+        head = (batch.birth and batch.birth.fork) or 0
+        shared = tip_at(cursor, parent, head) if parent else None
+        previous, time_us = (shared.link, shared.time_us) if shared else (ZERO, 0)
+    if batch.first != head + 1 or (batch.birth is None) != (life is not None):
+        raise Refused(
+            f"session {batch.uid.hex()} ends at {head} and its next batch begins at {batch.first}: "
+            "import what lies between first"
+        )
+    if batch.continues(previous) != batch.link or batch.time_us <= time_us:
+        raise _damaged(batch, "a batch is not what its link says")
+    if life is None:
+        assert batch.birth is not None
+        life = insert_session(database, cursor, batch.birth, parent, position)
+    moment = Moment(database, cursor, life)
+    layout = lay_out(database, cursor, moment, batch.first, prepared, position)
+    said = (batch.time_us, batch.actor, batch.cause, batch.key, batch.link)
+    row = BatchRow(position, life.number, batch.first, batch.last, *said)
+    insert(database, cursor, life, row, layout)
+
+
+def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
+    if batch.birth is None:
+        raise Refused(f"session {batch.uid.hex()} comes without its birth: import it from its start")
+    if batch.birth.parent_uid is None:
+        return None
+    parent = by_uid(database, cursor, batch.birth.parent_uid)
+    fork = batch.birth.fork or 0
+    if parent is None or fork > cached_tip(database, cursor, parent).head:
+        raise Refused(
+            f"session {batch.uid.hex()} continues {batch.birth.parent_uid.hex()} at {fork}, which "
+            "is not there: import that first"
+        )
+    return parent
+
+
+def _prepare(batch: Batch) -> list[Prepared]:
+    said = said_by(batch.actor, batch.cause, batch.key)
+    return [_prepared(batch, entry, said) for entry in batch.entries]
+
+
+def _prepared(batch: Batch, entry: Entry, said: bytes) -> Prepared:
+    if entry.kind not in KINDS and not is_application_kind(entry.kind):
+        raise _damaged(batch, f"an event has the unknown kind {entry.kind!r}")
+    if entry.text is None:
+        if entry.leaf is None:
+            raise _damaged(batch, "an event has neither data nor a leaf")
+        body = Body(entry.kind, None, b"", None, entry.version)
+        return Prepared(body, payload.FORGOTTEN, entry.leaf, None, entry.leaf)
+    if (entry.kind in FAMILY) != (entry.name is not None) or entry.salt is None:
+        raise _damaged(batch, "an event has a name and needs none, or the other way round")
+    body = Body(entry.kind, entry.name, entry.text, _operand(batch, entry), entry.version)
+    encoding, data = payload.pack(entry.text)
+    return Prepared(body, encoding, data, entry.salt, entry.hashed(said))
+
+
+def _operand(batch: Batch, entry: Entry) -> int | None:
+    """Return the number that the fold needs, after a look at the shape of the data."""
+    try:
+        data = orjson.loads(entry.text or b"")
+    except ValueError:
+        raise _damaged(batch, "the data of an event is not JSON") from None
+    if entry.kind not in KINDS:
+        return None
+    if type(data) is not dict:
+        raise _damaged(batch, f"the data of a {entry.kind} is no object")
+    if entry.kind in BODIES and type(data.get("message")) is not dict:
+        raise _damaged(batch, f"a {entry.kind} carries no message")
+    number = data.get(OPERANDS.get(entry.kind, ""))
+    if entry.kind == VARIABLE_SET and not (entry.text or b"").startswith(b'{"value":'):
+        raise _damaged(batch, "a variable.set does not begin with its value")
+    needed = entry.kind in OPERANDS and entry.kind != VARIABLE_SET
+    if (number is not None or needed) and type(number) is not int:
+        raise _damaged(batch, f"a {entry.kind} lacks its {OPERANDS[entry.kind]}")
+    return number
+
+
+def _damaged(batch: Batch, reason: str) -> Corrupt:
+    return Corrupt("what is imported", reason, batch.uid.hex(), batch.first)

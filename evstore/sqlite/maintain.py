@@ -1,0 +1,93 @@
+"""Care for a file: makes anew what is derived from the log; the log itself it never changes."""
+
+from collections.abc import Iterator
+
+from evstore.events import (
+    ENDINGS,
+    FAMILY,
+    SESSION_RESTORED,
+    SETS,
+    value_text,
+)
+from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.insert import (
+    CHECKPOINT_EVENTS,
+    copy_metadata,
+    inline_text,
+    kind_number,
+    put_checkpoint,
+    put_variable,
+    set_ended,
+)
+from evstore.sqlite.lives import Life, by_number, tip
+from evstore.sqlite.read import Moment
+from evstore.sqlite.rows import texts_at
+from evstore.state import Outline
+
+Step = tuple[int, str, str | None, int | None]
+
+
+def rebuild(database: Database, durability: Durability) -> None:
+    """Drop the present and the checkpoints, and make them anew, parents before their forks."""
+    with database.writing(durability) as cursor:
+        database.caches.clear()
+        cursor.execute("delete from variable")
+        cursor.execute("delete from checkpoint")
+        for number in session_numbers(cursor):
+            life = by_number(database, cursor, number)
+            outline = replay(database, cursor, life)
+            _project(database, cursor, life, outline)
+        database.caches.clear()
+
+
+def session_numbers(cursor: Cursor) -> list[int]:
+    """Return the numbers of all lives, parents before their forks."""
+    return [number for (number,) in cursor.execute("select number from session order by number")]
+
+
+def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Step]:
+    """Yield (seq, kind, name, operand) of the events that a life recorded itself."""
+    moment = Moment(database, cursor, life)
+    events = cursor.connection.cursor().execute(
+        "select id & 0xffffffff, kind, name, operand from event where id between ? and ?",
+        life.lineage[-1].ids,
+    )
+    for seq, kind, name, operand in events:
+        yield seq, moment.kind(kind), name, operand
+
+
+def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
+    """Fold a life's own events over the past it shares, writing checkpoints on the way."""
+    moment = Moment(database, cursor, life, tip(cursor, life).head)
+    outline = Moment(database, cursor, life.parent, life.fork).outline()
+    written = Moment(database, cursor, life, life.fork).anchored
+    ended = None
+    for seq, kind, name, operand in own_steps(database, cursor, life):
+        outline.apply(seq, kind, name, operand, moment)
+        if seq - written >= CHECKPOINT_EVENTS:
+            if seq - written >= 2 * sum(map(len, outline.names.values())):
+                put_checkpoint(cursor, life.number, outline)
+                written = seq
+        if kind in ENDINGS:
+            ended = kind_number(database, cursor, kind)
+        elif kind == SESSION_RESTORED:
+            ended = None
+    set_ended(cursor, life.number, ended)
+    return outline
+
+
+def _project(database: Database, cursor: Cursor, life: Life, outline: Outline) -> None:
+    """Write the rows of the names that a life touched itself."""
+    copy_metadata(database, cursor, life)
+    touched = {
+        (family, name): outline.names[family][name]
+        for _, kind, name, _ in own_steps(database, cursor, life)
+        if (family := FAMILY.get(kind)) is not None and name is not None
+    }
+    ids = {key: life.event_id(reference.seq) for key, reference in touched.items()}
+    texts = texts_at(cursor, ids.values())
+    for (family, name), reference in touched.items():
+        text = texts[ids[family, name]]
+        has_value = family in SETS and reference.created is not None and text is not None
+        value = value_text(text, reference.operand).encode() if has_value and text else None
+        put_variable(cursor, life.number, family, name, reference, inline_text(value))
