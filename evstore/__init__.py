@@ -1,15 +1,16 @@
-"""The flight recorder for AI agents: an embedded, event-sourced session store in one SQLite file."""
+"""The flight recorder for AI agents: an event-sourced session store in one SQLite file."""
 
 from evstore import errors
 from evstore.batch import Batch
-from evstore.doors import MessageInfo, Messages, Variables
 from evstore.events import ABSENT, ANY, ERASED, Event
 from evstore.limits import Limits
+from evstore.messages import MessageInfo, Messages
 from evstore.registry import register
 from evstore.session import Parent, Session
 from evstore.state import VariableInfo, VariableStore
 from evstore.store import SessionInfo, Stats, Store, open
 from evstore.values import Unregistered
+from evstore.variables import Variables
 from evstore.view import View
 
 __all__ = [

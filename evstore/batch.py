@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from evstore.doors import Facts, Found, Later, Messages, Present, Said, Side, Variables
 from evstore.errors import Closed
 from evstore.events import (
     DELETIONS,
@@ -14,10 +13,15 @@ from evstore.events import (
     VARIABLES,
     Body,
     Event,
+    Later,
+    Said,
     Writer,
     value_text,
 )
+from evstore.messages import Messages
+from evstore.sides import Facts, Found, Present, Side
 from evstore.state import MessageList
+from evstore.variables import Variables
 from evstore.view import Still
 
 Commit = Callable[[Said], Sequence[Event]]
@@ -77,7 +81,7 @@ class _Overlay:
         messages = self._list()
         bodies = messages.bodies
         target = -body.operand if own and body.operand else body.operand
-        messages.apply(0, body.kind, target, self)
+        messages.apply(body.kind, target, self)
         if messages.bodies > bodies:
             self._bodies.append(len(self.said))
 
@@ -151,9 +155,7 @@ class Batch:
     between, the commit is a Conflict and nothing is written, unless it was begun with `expect=ANY`.
     """
 
-    def __init__(
-        self, entry: Still, writer: Writer, actor: str | None, commit: Commit
-    ) -> None:
+    def __init__(self, entry: Still, writer: Writer, actor: str | None, commit: Commit) -> None:
         self._entry = entry
         self._writer = writer
         self._overlay = _Overlay(entry, actor)
@@ -190,7 +192,7 @@ class Batch:
         """Add an event of the application's own, of a kind like `app.order.placed`."""
         self.say([self._writer.record(kind, data)])
 
-    def __enter__(self) -> "Batch":
+    def __enter__(self) -> Self:
         """Begin."""
         self._open = True
         return self

@@ -6,6 +6,7 @@ are part of the file format and never change.
 
 import enum
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, AnyStr, Final
 
@@ -96,7 +97,9 @@ ERASED: Final = Sentinel.ERASED
 def to_microseconds(moment: datetime) -> int:
     """Return the µs since 1970 of an aware datetime; raises Refused for a naive one."""
     if moment.utcoffset() is None:
-        raise Refused(f"{moment!r} is naive and could mean many moments: give a datetime with tzinfo")
+        raise Refused(
+            f"{moment!r} is naive and could mean many moments: give a datetime with tzinfo"
+        )
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -154,6 +157,10 @@ class Body:
 def is_application_kind(kind: object) -> bool:
     """Tell whether a kind is one that applications may choose."""
     return type(kind) is str and _APPLICATION_KIND.match(kind) is not None
+
+
+Later = Callable[[int], Body]  # a body that has to know the first seq of its batch
+Said = Sequence[Body | Later]
 
 
 def operand(kind: str, data: Any) -> int | None:
@@ -239,5 +246,5 @@ def _reason(reason: str | None) -> bytes:
 
 
 def mark(kind: str) -> Body:
-    """Return the body of an event that says all by its kind: a session's deletion or restoration."""
+    """Return the body of an event whose kind says it all: a session's end or return."""
     return Body(kind, None, b"{}")

@@ -39,10 +39,14 @@ class Limits:
             raise BadName("session id", session_id, "give a text that is not empty")
         if len(session_id) > self.session_id_characters_max:
             shown = session_id[:40] + "…"
-            rule = f"it has {len(session_id)} characters, {self.session_id_characters_max} are allowed"
+            rule = (
+                f"it has {len(session_id)} characters, {self.session_id_characters_max} are allowed"
+            )
             raise BadName("session id", shown, rule)
         if not _FORBIDDEN_IN_IDS.isdisjoint(session_id):
-            raise BadName("session id", session_id, "leave out control and line-separator characters")
+            raise BadName(
+                "session id", session_id, "leave out control and line-separator characters"
+            )
         try:
             session_id.encode()
         except UnicodeEncodeError:

@@ -61,7 +61,7 @@ def _codec(cls: type) -> Codec | None:
 
 
 def _by_cattrs(cls: type) -> Codec:
-    import cattrs  # noqa: PLC0415 - only an application with classes of its own pays for it
+    import cattrs
 
     converter = cattrs.Converter(unstruct_collection_overrides={})
     for kind in _LEFT_ALONE:
@@ -71,7 +71,7 @@ def _by_cattrs(cls: type) -> Codec:
 
 
 def _by_numpy(cls: type) -> Codec:
-    import numpy  # noqa: ICN001, PLC0415 - the class came from there, so it is there
+    import numpy  # noqa: ICN001 - the class came from there, so it is there
 
     def encode(value: Any) -> list[Any]:
         array = numpy.asarray(value)

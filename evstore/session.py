@@ -11,14 +11,25 @@ import attrs
 
 from evstore import view
 from evstore.batch import Batch
-from evstore.doors import Messages, Present, Said, Side, Variables
 from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
-from evstore.events import METADATA, VARIABLES, Body, Event, Sentinel, Writer
-from evstore.events import from_microseconds, to_microseconds
+from evstore.events import (
+    METADATA,
+    VARIABLES,
+    Body,
+    Event,
+    Said,
+    Sentinel,
+    Writer,
+    from_microseconds,
+    to_microseconds,
+)
+from evstore.messages import Messages
+from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 from evstore.sqlite.write import Recorded
+from evstore.variables import Variables
 from evstore.view import Still, View
 
 Result = TypeVar("Result")

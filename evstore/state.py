@@ -38,8 +38,8 @@ Range = tuple[int, int]
 class Reference(NamedTuple):
     """Where a name stands: `created` is None for a tombstone.
 
-    `created` is the seq of the set since which the name was never deleted; `operand` is the deadline
-    (µs) of a variable, or the seq that a label points at.
+    `created` is the seq of the set since which the name was never deleted; `operand` is the
+    deadline (µs) of a variable, or the seq that a label points at.
     """
 
     seq: int
@@ -69,8 +69,8 @@ class Past(Protocol):
 class MessageList:
     """The list of messages as ranges [from, to) of ordinals, in the order of the list.
 
-    The n-th message ever recorded, added or as a replacement, has the ordinal n - 1. Appending grows
-    the last range; everything else splices ranges, and no message is ever copied.
+    The n-th message ever recorded, added or as a replacement, has the ordinal n - 1. Appending
+    grows the last range; everything else splices ranges, and no message is ever copied.
     """
 
     bodies: int = 0
@@ -84,7 +84,7 @@ class MessageList:
         """Return a list that can change on its own."""
         return MessageList(self.bodies, self.ranges.copy())
 
-    def apply(self, seq: int, kind: str, operand: int | None, past: Past) -> None:
+    def apply(self, kind: str, operand: int | None, past: Past) -> None:
         """Take in one event."""
         if kind == MESSAGE_ADDED:
             self._append()
@@ -109,7 +109,11 @@ class MessageList:
     def _splice(self, old: int, new: int | None) -> None:
         for index, (start, end) in enumerate(self.ranges):
             if start <= old < end:
-                pieces = [(start, old), *([(new, new + 1)] if new is not None else []), (old + 1, end)]
+                pieces = [
+                    (start, old),
+                    *([(new, new + 1)] if new is not None else []),
+                    (old + 1, end),
+                ]
                 self.ranges[index : index + 1] = [piece for piece in pieces if piece[0] < piece[1]]
                 return
 
@@ -145,10 +149,15 @@ class Outline:
         self.seq = seq
         family = FAMILY.get(kind)
         if family is None or name is None:
-            self.messages.apply(seq, kind, operand, past)
+            self.messages.apply(kind, operand, past)
             return
         names = self.names[family]
         names[name] = step(names.get(name), seq, kind, operand)
+
+    @property
+    def name_count(self) -> int:
+        """How many names it keeps, tombstones included."""
+        return sum(map(len, self.names.values()))
 
     def living(self, family: int) -> dict[str, Reference]:
         """Return the names of a family that are not deleted, in order of name."""

@@ -7,13 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
 from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
-from evstore.events import METADATA, SESSION_DELETED, SESSION_RESTORED, Event, Writer
-from evstore.events import from_microseconds, mark, to_microseconds
+from evstore.events import (
+    METADATA,
+    SESSION_DELETED,
+    SESSION_RESTORED,
+    Event,
+    Writer,
+    from_microseconds,
+    mark,
+    to_microseconds,
+)
 from evstore.limits import Limits
 from evstore.session import Parent, Session, parent_of
 from evstore.sqlite.database import MEMORY, Durability
@@ -42,7 +50,7 @@ class SessionInfo:
 
 @attrs.frozen
 class Stats:
-    """How much a store holds; sizes in bytes, `text_bytes` before and `data_bytes` after encoding."""
+    """How much a store holds; `text_bytes` is before encoding, `data_bytes` after."""
 
     path: str
     sessions: int
@@ -71,8 +79,8 @@ def open(
 
     `durability="full"`: what a call has returned survives a power cut; `"normal"`: it survives a
     crash of the process, and a power cut may take the newest suffix. `actor` is who writes unless
-    said otherwise, `clock` returns an aware datetime, `fallback` turns a value that cannot be stored
-    into one that can.
+    said otherwise, `clock` returns an aware datetime, and `fallback` turns a value that cannot be
+    stored into one that can.
 
     Raises Unavailable, Unsupported, NotAStore, FromTheFuture and Corrupt.
     """
@@ -238,7 +246,7 @@ class Store:
         """Close the store; its sessions and views raise Closed from then on."""
         self._engine.close()
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> Self:
         """Return the store."""
         return self
 

@@ -10,9 +10,11 @@ lists. Nothing is ever unpickled or imported by a stored name.
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from itertools import pairwise
+from pickle import PicklingError
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,9 +25,13 @@ import orjson
 from evstore.errors import Corrupt, NotStorable, Unavailable
 
 DEPTH_MAX = 100
+PATH_CHARACTERS_MAX = 200
+STEP_CHARACTERS_MAX = 60
 # SQLite's JSON functions and most JSON readers know integers of 64 bits; larger ones are tagged.
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _MARK = '{"$'
+_TOO_DEEP = f"is nested deeper than {DEPTH_MAX} levels"
+_LOSSY = "has a type that cannot be stored without loss"
 
 type_fallback = Callable[[Any], Any] | None
 
@@ -33,35 +39,50 @@ type_fallback = Callable[[Any], Any] | None
 def encode(value: Any, *, fallback: type_fallback = None, root: str = "value") -> bytes:
     """Return the JSON text (UTF-8) of a value.
 
-    `fallback` is called with whatever has no lossless form and returns something that has one.
-    `root` is the name of the value in the path that `NotStorable` reports.
+    `fallback` is called with whatever has no lossless form and returns something that has one; keys
+    of dicts are not given to it. `root` is the name of the value in the path that `NotStorable`
+    reports.
     """
     if _is_plain(value, DEPTH_MAX):
         try:
             return orjson.dumps(value)
         except TypeError:
             pass  # A lone surrogate: the walk below finds where.
-    return _dump(_Tagger(fallback).tag(value, root, DEPTH_MAX))
+    return _dump(_Tagger(fallback, root).tag(value, DEPTH_MAX))
 
 
 def decode(text: str | bytes) -> Any:
-    """Return a fresh value from its JSON text; raises Corrupt where it is none of ours."""
+    """Return a fresh value from its JSON text; raises Corrupt where it is none of ours.
+
+    Raises Unavailable for a time zone that this machine does not know.
+    """
     try:
         value = orjson.loads(text)
         marked = _MARK in text if type(text) is str else _MARK.encode() in text  # type: ignore[operator]
-        return _untag(value) if marked else value
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        return _untag(value, DEPTH_MAX) if marked else value
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise Corrupt("", f"a stored value cannot be decoded ({error})") from error
 
 
 def type_name(text: str | bytes) -> str:
-    """Return the name of the type of a stored value, from its first bytes alone."""
+    """Return the name of the type of a stored value, of an object the name of its class."""
     head = text[:32] if type(text) is str else text[:32].decode("utf-8", "replace")  # type: ignore[union-attr]
     if head.startswith(_MARK):
-        return head[len(_MARK) :].split('"', 1)[0]
+        return _tagged_type_name(text)
     if head[:1] in "-0123456789":
         return "float" if any(mark in head for mark in ".eE") else "int"
     return {"{": "dict", "[": "list", '"': "str", "n": "None"}.get(head[:1], "bool")
+
+
+def _tagged_type_name(text: str | bytes) -> str:
+    try:
+        value = orjson.loads(text)
+        if len(value) > 1:  # A plain dict, whose first key begins like a tag.
+            return "dict"
+        ((tag, stored),) = value.items()
+        return str(stored[0]) if tag == "$object" else _TYPE_NAMES[tag]
+    except (ValueError, TypeError, LookupError) as error:
+        raise Corrupt("", f"a stored value cannot be decoded ({error})") from error
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -83,7 +104,10 @@ def _is_plain(value: Any, depth: int) -> bool:
                 return False
         return True
     if kind is list:
-        return all(type(item) is str or _is_plain(item, depth - 1) for item in value)
+        for item in value:
+            if type(item) is not str and not _is_plain(item, depth - 1):
+                return False
+        return True
     return False
 
 
@@ -103,9 +127,13 @@ def _dump(tagged: Any) -> bytes:
 class Unregistered:
     """A stored object whose class this process has not registered; storing it again loses nothing."""
 
-    name: str
-    version: int
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    version: int = attrs.field(validator=attrs.validators.instance_of(int))
     data: Any
+
+    def __hash__(self) -> int:
+        """Return a hash that needs none of its data, because it may come out of a set."""
+        return hash((self.name, self.version))
 
 
 @attrs.frozen
@@ -119,193 +147,296 @@ class Registration:
     decode: Callable[[Any], Any]
     upcast: Callable[[Any, int], Any] | None
 
+    def bring_back(self, data: Any, version: int) -> Any:
+        """Return the object that some data stands for."""
+        try:
+            if version != self.version and self.upcast is not None:
+                data = self.upcast(data, version)
+            return self.decode(data)
+        except Exception as error:  # Whatever the application's own code may raise.
+            raise ValueError(f"{self.name} version {version} is not taken: {error!r}") from error
 
-_registered: dict[type, Registration] = {}
-_by_name: dict[str, Registration] = {}
+
+registered: dict[type, Registration] = {}
+registered_names: dict[str, Registration] = {}
 
 
-def remember(registration: Registration) -> None:
-    """Make a registration known to this process; a later one for the same class replaces it."""
-    _registered[registration.cls] = registration
-    _by_name[registration.name] = registration
+class _Lossy(Exception):
+    """Raised with the name of a type and what is wrong; the walk knows where."""
 
 
 class _Tagger:
-    """The walk that turns a value into what JSON can hold, or says where it cannot."""
+    """The walk that turns a value into what JSON can hold, or says where it cannot.
 
-    def __init__(self, fallback: type_fallback) -> None:
+    The way to the element at hand is kept as (opening, thing, closing), and put into words only in
+    an error.
+    """
+
+    def __init__(self, fallback: type_fallback, root: str) -> None:
         self._fallback = fallback
+        self._way: list[tuple[str, Any, str]] = []
+        self._root = root
+        self._sets = 0  # how many sets the element at hand is inside of
 
-    def tag(self, value: Any, path: str, depth: int) -> Any:
+    def tag(self, value: Any, depth: int) -> Any:
+        """Return the value in JSON's types; raises NotStorable."""
         kind = type(value)
-        scalar = _SCALARS.get(kind)
-        if scalar is not None:
-            return scalar(value, path)
-        if kind in _CONTAINERS or kind is Unregistered or kind in _registered:
-            if depth == 0:
-                raise NotStorable(path, kind.__name__, f"is nested deeper than {DEPTH_MAX} levels")
-            return self._tag_container(value, path, depth - 1)
+        if kind in _SCALARS:
+            try:
+                return self._scalar(value)
+            except NotStorable:
+                if self._fallback is None:
+                    raise
+        elif kind in _CONTAINERS:
+            return self._container(value, self._deeper(kind, depth))
+        elif kind is Unregistered or kind in registered:
+            return self._object(value, self._deeper(kind, depth))
         if self._fallback is None:
-            raise NotStorable(path, kind.__name__)
-        return _Tagger(None).tag(self._fallback(value), path, depth)
+            raise self._refusal(kind.__name__, _LOSSY)
+        return self._replaced(self._fallback(value), self._deeper(kind, depth))
 
-    def _tag_container(self, value: Any, path: str, depth: int) -> Any:
+    def _scalar(self, value: Any) -> Any:
+        try:
+            return _SCALARS[type(value)](value)
+        except _Lossy as error:
+            raise self._refusal(*error.args) from None
+
+    def _deeper(self, kind: type, depth: int) -> int:
+        if depth == 0:
+            raise self._refusal(kind.__name__, _TOO_DEEP)
+        return depth - 1
+
+    def _replaced(self, value: Any, depth: int) -> Any:
+        if self._sets:
+            try:
+                hash(value)
+            except TypeError:
+                detail = "came from fallback= and cannot be the element of a set"
+                raise self._refusal(type(value).__name__, detail) from None
+        return self.tag(value, depth)
+
+    def _refusal(self, kind: str, detail: str) -> NotStorable:
+        steps = (f"{opening}{_shown(thing)}{closing}" for opening, thing, closing in self._way)
+        path = _shortened(self._root + "".join(steps), PATH_CHARACTERS_MAX)
+        return NotStorable(path, kind, detail)
+
+    def _container(self, value: Any, depth: int) -> Any:
         kind = type(value)
         if kind is dict:
-            return self._tag_dict(value, path, depth)
+            return self._dict(value, depth)
         if kind is list:
-            return self._tag_items(value, path, depth)
+            return self._items(value, depth)
         if kind is tuple:
-            return {"$tuple": self._tag_items(value, path, depth)}
-        if kind is set or kind is frozenset:
-            items = [self.tag(item, f"{path}{{{item!r}}}", depth) for item in value]
-            return {f"${kind.__name__}": sorted(items, key=_dump)}
-        if kind is Unregistered:
-            name, version, data = value.name, value.version, value.data
+            return {"$tuple": self._items(value, depth)}
+        self._sets += 1
+        items = [self._step("{", item, "}", item, depth) for item in value]
+        self._sets -= 1
+        items.sort(key=_dump)
+        for left, right in pairwise(map(_dump, items)):
+            if left == right and b'{"$object"' in left:
+                raise self._refusal(kind.__name__, "holds two objects that are stored alike")
+        return {f"${kind.__name__}": items}
+
+    def _step(self, opening: str, thing: Any, closing: str, value: Any, depth: int) -> Any:
+        self._way.append((opening, thing, closing))
+        tagged = self.tag(value, depth)
+        self._way.pop()
+        return tagged
+
+    def _items(self, items: Iterable[Any], depth: int) -> list[Any]:
+        return [self._step("[", index, "]", item, depth) for index, item in enumerate(items)]
+
+    def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        tagged = [
+            (self._key(key, depth), self._step("[", key, "]", item, depth))
+            for key, item in value.items()
+        ]
+        named = all(type(key) is str for key in value)
+        if named and not (len(value) == 1 and _looks_tagged(value)):
+            return dict(tagged)
+        return {"$dict": tagged}
+
+    def _key(self, key: Any, depth: int) -> Any:
+        self._way.append((": key ", key, ""))
+        if type(key) is tuple:
+            deeper = self._deeper(tuple, depth)
+            tagged: Any = {"$tuple": [self._key(item, deeper) for item in key]}
+        elif type(key) in _SCALARS:
+            tagged = self._scalar(key)
         else:
-            registration = _registered[kind]
+            raise self._refusal(type(key).__name__, "cannot be the key of a stored dict")
+        self._way.pop()
+        return tagged
+
+    def _object(self, value: Any, depth: int) -> Any:
+        if type(value) is Unregistered:
+            name, version, data = self._scalar(value.name), value.version, value.data
+        else:
+            registration = registered[type(value)]
             name, version = registration.name, registration.version
-            data = registration.encode(value)
-        return {"$object": [name, version, self.tag(data, f"{path}.{name}", depth)]}
-
-    def _tag_items(self, items: Any, path: str, depth: int) -> list[Any]:
-        return [self.tag(item, f"{path}[{index}]", depth) for index, item in enumerate(items)]
-
-    def _tag_dict(self, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
-        if all(type(key) is str for key in value) and not (len(value) == 1 and _looks_tagged(value)):
-            return {
-                _tag_str(key, f"{path}: key {key!r}"): self.tag(item, f"{path}[{key!r}]", depth)
-                for key, item in value.items()
-            }
-        pairs = []
-        for key, item in value.items():
-            _check_key(key, f"{path}: key {key!r}")
-            tagged_key = self.tag(key, f"{path}: key {key!r}", depth)
-            pairs.append([tagged_key, self.tag(item, f"{path}[{key!r}]", depth)])
-        return {"$dict": pairs}
+            try:
+                data = registration.encode(value)
+            except Exception as error:  # Whatever the application's own code may raise.
+                raise self._refusal(type(value).__name__, f"is not encoded: {error!r}") from error
+        sets, self._sets = self._sets, 0  # The object is hashed, not its data.
+        tagged = self._step(f".{name}", ..., "", data, depth)
+        self._sets = sets
+        return {"$object": [name, version, tagged]}
 
 
-def _check_key(key: Any, path: str) -> None:
-    if type(key) is tuple:
-        for item in key:
-            _check_key(item, path)
-    elif type(key) not in _SCALARS:
-        raise NotStorable(path, type(key).__name__, "cannot be the key of a stored dict")
+def _shown(thing: Any) -> str:
+    if thing is ...:  # A step that its opening says all about.
+        return ""
+    try:
+        return _shortened(repr(thing), STEP_CHARACTERS_MAX)
+    except Exception:
+        return f"<{type(thing).__name__}>"
 
 
-def _tag_str(value: str, path: str) -> str:
+def _shortened(text: str, characters_max: int) -> str:
+    """Return a text with its middle left out where it is too long."""
+    if len(text) <= characters_max:
+        return text
+    half = (characters_max - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def _tag_str(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise NotStorable(path, "str", "holds a lone surrogate") from None
+        raise _Lossy("str", "holds a lone surrogate") from None
     return value
 
 
-def _tag_int(value: int, _path: str) -> Any:
-    # Hexadecimal, because Python bounds the digits of decimal conversion.
-    return value if _INT_MIN <= value <= _INT_MAX else {"$int": hex(value)}
-
-
-def _tag_float(value: float, _path: str) -> Any:
-    return value if math.isfinite(value) else {"$float": repr(value)}
-
-
-def _tag_moment(value: datetime | time, path: str) -> Any:
+def _tag_moment(value: datetime | time) -> Any:
     """Tag a datetime or time as its ISO 8601 text, with what that text cannot say beside it."""
-    name = f"${type(value).__name__}"
     beside: dict[str, Any] = {"fold": 1} if value.fold else {}
     zone = value.tzinfo
-    if zone is not None and type(zone) is not timezone:
-        if type(zone) is not ZoneInfo or zone.key is None:
-            raise NotStorable(path, type(zone).__name__, "is a time zone without a key")
-        beside["zone"] = zone.key
+    if type(zone) is timezone:
+        _, *given = zone.__getinitargs__()  # type: ignore[attr-defined]
+        beside |= {"name": _tag_str(name) for name in given}
+    elif zone is not None:
+        beside["zone"] = _zone_key(zone)
         value = value.replace(tzinfo=None)
-    elif zone is not None and (given := _given_name(zone)) is not None:
-        beside["name"] = _tag_str(given, path)
     text = value.replace(fold=0).isoformat()
-    return {name: [text, beside] if beside else text}
+    return {f"${type(value).__name__}": [text, beside] if beside else text}
 
 
-def _given_name(zone: timezone) -> str | None:
-    """Return the name that a fixed offset was made with, if it was given one."""
-    arguments = zone.__getinitargs__()  # type: ignore[attr-defined]
-    return arguments[1] if len(arguments) > 1 else None
+def _zone_key(zone: tzinfo) -> str:
+    if type(zone) is ZoneInfo and zone.key is not None:
+        try:
+            zone.__reduce__()
+        except PicklingError:  # It was read from a file, whatever key it was given.
+            pass
+        else:
+            return _tag_str(zone.key)
+    raise _Lossy(type(zone).__name__, "is a time zone that cannot be found again by its key")
 
 
 def _untag_moment(cls: type[datetime] | type[time], stored: Any) -> datetime | time:
     text, beside = (stored, {}) if type(stored) is str else stored
+    if type(beside) is not dict:
+        raise TypeError("what stands beside a time is not an object")
     value = cls.fromisoformat(text).replace(fold=beside.get("fold", 0))
-    zone: tzinfo | None = value.tzinfo
     if "zone" in beside:
-        try:
-            zone = ZoneInfo(beside["zone"])
-        except ZoneInfoNotFoundError:
-            reason = "it is not in this machine's time zone data: install tzdata"
-            raise Unavailable(f"time zone {beside['zone']!r}", reason) from None
-    elif "name" in beside and isinstance(zone, timezone):
-        zone = timezone(zone.utcoffset(None), beside["name"])
-    return value.replace(tzinfo=zone)
+        return value.replace(tzinfo=_zone(beside["zone"]))
+    if "name" in beside and value.tzinfo is not None:
+        return value.replace(tzinfo=timezone(value.tzinfo.utcoffset(None), beside["name"]))  # type: ignore[arg-type]
+    return value
+
+
+def _zone(key: Any) -> ZoneInfo:
+    if type(key) is not str:
+        raise TypeError("the key of a time zone is not text")
+    try:
+        return ZoneInfo(key)
+    except (ZoneInfoNotFoundError, OSError):
+        reason = "it is not in this machine's time zone data: install tzdata"
+        raise Unavailable(f"time zone {_shown(key)}", reason) from None
 
 
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
-_SCALARS: dict[type, Callable[[Any, str], Any]] = {
+_SCALARS: dict[type, Callable[[Any], Any]] = {
     str: _tag_str,
-    int: _tag_int,
-    float: _tag_float,
-    bool: lambda value, _path: value,
-    type(None): lambda value, _path: value,
-    bytes: lambda value, _path: {"$bytes": base64.b64encode(value).decode()},
+    # Hexadecimal, because Python bounds the digits of decimal conversion.
+    int: lambda value: value if _INT_MIN <= value <= _INT_MAX else {"$int": hex(value)},
+    float: lambda value: value if math.isfinite(value) else {"$float": repr(value)},
+    bool: lambda value: value,
+    type(None): lambda value: value,
+    bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
     datetime: _tag_moment,
     time: _tag_moment,
-    date: lambda value, _path: {"$date": value.isoformat()},
-    timedelta: lambda value, _path: {"$timedelta": [value.days, value.seconds, value.microseconds]},
-    Decimal: lambda value, _path: {"$decimal": str(value)},
-    UUID: lambda value, _path: {"$uuid": str(value)},
+    date: lambda value: {"$date": value.isoformat()},
+    timedelta: lambda value: {"$timedelta": [value.days, value.seconds, value.microseconds]},
+    Decimal: lambda value: {"$decimal": str(value)},
+    UUID: lambda value: {"$uuid": str(value)},
 }
 
-
-def _untag_object(stored: Any) -> Any:
-    name, version, data = stored
-    value = _untag(data)
-    registration = _by_name.get(name)
-    if registration is None:
-        return Unregistered(name, version, value)
-    if version != registration.version:
-        if registration.upcast is None:
-            return Unregistered(name, version, value)
-        value = registration.upcast(value, version)
-    return registration.decode(value)
-
-
-def _untag_dict(stored: Any) -> dict[Any, Any]:
-    return {_untag(key): _untag(item) for key, item in stored}
-
-
-_UNTAG: Mapping[str, Callable[[Any], Any]] = {
-    "$int": lambda stored: int(stored, 16),
-    "$float": float,
-    "$bytes": lambda stored: base64.b64decode(stored, validate=True),
-    "$tuple": lambda stored: tuple(map(_untag, stored)),
-    "$set": lambda stored: set(map(_untag, stored)),
-    "$frozenset": lambda stored: frozenset(map(_untag, stored)),
-    "$dict": _untag_dict,
-    "$datetime": lambda stored: _untag_moment(datetime, stored),
-    "$time": lambda stored: _untag_moment(time, stored),
-    "$date": date.fromisoformat,
-    "$timedelta": lambda stored: timedelta(*stored),
-    "$decimal": Decimal,
-    "$uuid": UUID,
-    "$object": _untag_object,
+# For every tag the types that may stand behind it, and what makes the value of them.
+_FROM_SCALAR: Mapping[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
+    "$int": ((str,), lambda stored: int(stored, 16)),
+    "$float": ((str,), {name: float(name) for name in ("nan", "inf", "-inf")}.__getitem__),
+    "$bytes": ((str,), lambda stored: base64.b64decode(stored, validate=True)),
+    "$datetime": ((str, list), lambda stored: _untag_moment(datetime, stored)),
+    "$time": ((str, list), lambda stored: _untag_moment(time, stored)),
+    "$date": ((str,), date.fromisoformat),
+    "$timedelta": ((list,), lambda stored: timedelta(*map(_integer, stored))),
+    "$decimal": ((str,), Decimal),
+    "$uuid": ((str,), UUID),
 }
+_FROM_LIST: Mapping[str, Callable[[list[Any]], Any]] = {
+    "$tuple": tuple,
+    "$set": set,
+    "$frozenset": frozenset,
+}
+_TYPE_NAMES = {tag: tag[1:] for tag in [*_FROM_SCALAR, *_FROM_LIST, "$dict"]}
+_TYPE_NAMES |= {"$decimal": "Decimal", "$uuid": "UUID"}
 
 
-def _untag(value: Any) -> Any:
-    kind = type(value)
-    if kind is list:
-        return [_untag(item) for item in value]
-    if kind is dict:
-        if len(value) == 1 and _looks_tagged(value):
-            ((tag, stored),) = value.items()
-            return _UNTAG[tag](stored)
-        return {key: _untag(item) for key, item in value.items()}
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not an integer")
     return value
+
+
+def _untag(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind is dict and len(value) == 1 and _looks_tagged(value):
+        ((tag, stored),) = value.items()
+        return _untagged(tag, stored, depth)
+    if kind is not dict and kind is not list:
+        return value
+    if depth == 0:
+        raise ValueError(f"it {_TOO_DEEP}")
+    if kind is list:
+        return [_untag(item, depth - 1) for item in value]
+    return {key: _untag(item, depth - 1) for key, item in value.items()}
+
+
+def _untagged(tag: str, stored: Any, depth: int) -> Any:
+    if tag in _FROM_SCALAR:
+        kinds, make = _FROM_SCALAR[tag]
+        if type(stored) not in kinds:
+            raise TypeError(f"{tag} cannot be a {type(stored).__name__}")
+        return make(stored)
+    if depth == 0:
+        raise ValueError(f"it {_TOO_DEEP}")
+    if type(stored) is not list:
+        raise TypeError(f"{tag} cannot be a {type(stored).__name__}")
+    if tag == "$object":
+        return _untag_object(stored, depth - 1)
+    if tag == "$dict":
+        return {_untag(key, depth - 1): _untag(item, depth - 1) for key, item in stored}
+    return _FROM_LIST[tag]([_untag(item, depth - 1) for item in stored])
+
+
+def _untag_object(stored: list[Any], depth: int) -> Any:
+    name, version, data = stored
+    found = Unregistered(name, version, _untag(data, depth))
+    registration = registered_names.get(name)
+    if registration is None or (version != registration.version and registration.upcast is None):
+        return found
+    if version > registration.version:  # Written by a newer program than this.
+        return found
+    return registration.bring_back(found.data, version)

@@ -7,13 +7,15 @@ from typing import Any, NoReturn
 
 import attrs
 
-from evstore.doors import Found, Messages, Present, Said, Side, Variables
 from evstore.errors import ReadOnly
-from evstore.events import METADATA, VARIABLES, Event, Writer, from_microseconds
+from evstore.events import METADATA, VARIABLES, Event, Said, Writer, from_microseconds
 from evstore.limits import Limits
+from evstore.messages import Messages
+from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Facts, Moment
+from evstore.variables import Variables
 
 PAGE_EVENTS = 256
 
@@ -33,9 +35,7 @@ def events(
     left = until if limit is None else limit
     while life is not None and left > 0 and after < until:
         count = min(left, PAGE_EVENTS)
-        page = engine.events(
-            life, after, until, name=name, kind=kind, reverse=reverse, limit=count
-        )
+        page = engine.events(life, after, until, name=name, kind=kind, reverse=reverse, limit=count)
         yield from page
         if len(page) < count:
             return

@@ -1,4 +1,4 @@
-"""Batches recorded elsewhere enter the log as they are: same uids, times, actors, salts and links."""
+"""Batches recorded elsewhere enter the log as they are, with their uids, times, salts and links."""
 
 from collections.abc import Iterable
 
@@ -31,9 +31,7 @@ from evstore.sqlite.lives import Life, by_uid
 from evstore.sqlite.read import Moment
 
 
-def adopt(
-    database: Database, batches: Iterable[Batch], durability: Durability
-) -> tuple[int, int]:
+def adopt(database: Database, batches: Iterable[Batch], durability: Durability) -> tuple[int, int]:
     """Append batches in their order, in one transaction; return how many batches and events.
 
     A batch that is there already is passed over. Raises Taken where a uid has another log or an id
@@ -101,7 +99,9 @@ def _take(
 
 def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
     if batch.birth is None:
-        raise Refused(f"session {batch.uid.hex()} comes without its birth: import it from its start")
+        raise Refused(
+            f"session {batch.uid.hex()} comes without its birth: import it from its start"
+        )
     if batch.birth.parent_uid is None:
         return None
     parent = by_uid(database, cursor, batch.birth.parent_uid)

@@ -17,8 +17,8 @@ import apsw
 
 from evstore.errors import Busy, Closed, NotAStore, ReadOnly, Unavailable, Unsupported
 from evstore.sqlite import schema
-from evstore.sqlite.files import check_place, create_private, sync_folder
 from evstore.sqlite.failures import is_fatal, translate
+from evstore.sqlite.files import check_place, create_private, sync_folder
 from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
 
 Cursor = schema.Cursor
@@ -79,7 +79,7 @@ class Database:
             return
         self._check()
         with self._translated():
-            cursor = self._idle.pop() if self._idle else self._connect(writable=False)
+            cursor = self._idle_reader() or self._connect(writable=False)
             try:
                 yield cursor
             finally:
@@ -93,7 +93,8 @@ class Database:
             try:
                 yield cursor
             finally:
-                cursor.execute("rollback")
+                if cursor.connection.in_transaction:  # Some errors have already ended it.
+                    cursor.execute("rollback")
 
     @contextmanager
     def writing(self, durability: Durability) -> Iterator[Cursor]:
@@ -152,10 +153,19 @@ class Database:
     def _close(self, reason: str) -> None:
         with self._held():
             self._closed = reason
-            for cursor in [*self._idle, *([self._writer] if self._writer else [])]:
-                cursor.connection.close()  # The writer last: it folds the WAL into the file.
-            self._idle.clear()
+            self._close_idle()
+            if self._writer is not None:  # It comes last: it folds the WAL into the file.
+                self._writer.connection.close()
             self._writer = None
+
+    def _idle_reader(self) -> Cursor | None:
+        with suppress(IndexError):  # Another thread may take the last one at any moment.
+            return self._idle.pop()
+        return None
+
+    def _close_idle(self) -> None:
+        while (cursor := self._idle_reader()) is not None:
+            cursor.connection.close()
 
     def _check(self) -> None:
         if self._failed is not None:
@@ -199,7 +209,7 @@ class Database:
         if is_fatal(error):
             self._failed = f"writing to it failed ({error}): check the disk, then open it again"
             with suppress(apsw.Error):
-                cursor.connection.close(True)
+                cursor.connection.close(force=True)
 
     def _set_synchronous(self, cursor: Cursor, durability: Durability) -> None:
         if self._synchronous != durability:
@@ -210,7 +220,7 @@ class Database:
         """Wait a moment for another process; SQLite asks after every refusal."""
         if time.monotonic() >= self._deadline:
             return False
-        time.sleep(random.uniform(0.2, 1.0) * min(0.0005 * (attempt + 1), 0.01))
+        time.sleep(random.uniform(0.2, 1.0) * min(0.0005 * (attempt + 1), 0.01))  # noqa: S311 - jitter
         return True
 
     # Connections.
@@ -248,10 +258,8 @@ class Database:
             self._create(connection, cursor)
         schema.check(cursor, self.path)
         if checksum_vfs() == "" and connection.reserve_bytes("main", -1) == CHECKSUM_BYTES:
-            raise Unsupported(
-                "this build of apsw",
-                "page checksums, without which writing would damage the file: install apsw from PyPI",
-            )
+            capability = "page checksums, without which a write would damage the file"
+            raise Unsupported("this build of apsw", f"{capability}: install apsw from PyPI")
         if cursor.execute("pragma journal_mode=wal").get != "wal":
             raise Unavailable(self.path, "its folder does not allow write-ahead logging")
         cursor.execute(f"pragma journal_size_limit={WAL_BYTES_MAX}").fetchall()
@@ -267,7 +275,8 @@ class Database:
                 schema.create(cursor)
             cursor.execute("commit")
         except BaseException:
-            cursor.execute("rollback")
+            if connection.in_transaction:  # Some errors have already ended it.
+                cursor.execute("rollback")
             raise
         sync_folder(self.path)
 
@@ -299,6 +308,8 @@ class Database:
     def _give_back(self, cursor: Cursor) -> None:
         if self._closed is None and self._failed is None and len(self._idle) < _READERS_KEPT:
             self._idle.append(cursor)
+            if self._closed is not None:  # Meanwhile, in another thread.
+                self._close_idle()
         elif self._closed is None or "parent" not in self._closed:
             cursor.connection.close()
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from evstore.chain import Batch
 from evstore.errors import ReadOnly, SessionNotFound
-from evstore.events import ANY, Body, Event, Sentinel
+from evstore.events import ANY, Body, Event, Said, Sentinel
 from evstore.limits import Limits
 from evstore.sqlite import adopt, lives, log, maintain, verify, write
 from evstore.sqlite.database import Durability, open_database
@@ -14,7 +14,7 @@ from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter, Listed
 from evstore.sqlite.read import Moment
 from evstore.sqlite.verify import Finding
-from evstore.sqlite.write import Decision, Draft, Recorded, Said
+from evstore.sqlite.write import Decision, Draft, Recorded
 
 
 class Engine:
@@ -66,7 +66,9 @@ class Engine:
 
     def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
-        return write.fork(self._database, self._draft(session_id, None, (), actor, None), origin, at)
+        return write.fork(
+            self._database, self._draft(session_id, None, (), actor, None), origin, at
+        )
 
     def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
         """Append batches recorded elsewhere as they are; return how many batches and events."""
@@ -156,9 +158,7 @@ class Engine:
     ) -> list[Listed]:
         """Return a page of lives in order of id."""
         with self._database.snapshot() as cursor:
-            return log.session_page(
-                self._database, cursor, prefix, after, limit, ended=ended
-            )
+            return log.session_page(self._database, cursor, prefix, after, limit, ended=ended)
 
     def changes(self, after: int, limit: int = log.PAGE_EVENTS) -> list[Batch]:
         """Return a page of batches in commit order, with all that the chain covers."""

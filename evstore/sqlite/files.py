@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from pathlib import Path
 
 from evstore.errors import Unavailable, Unsupported
 
@@ -60,7 +61,6 @@ def file_system(folder: str, mounts: str) -> str:
 
 def _mounts() -> str:
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            return mounts.read()
+        return Path("/proc/self/mountinfo").read_text("utf-8", "replace")
     except OSError:  # Not Linux: the locks of SQLite itself have to tell.
         return ""

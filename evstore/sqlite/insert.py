@@ -1,10 +1,9 @@
-"""The rows of a commit: every row of log and projection enters the file here, inside a transaction."""
+"""The rows of a commit: every row of log and projection enters the file here."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import attrs
-
 
 from evstore.chain import ZERO, Birth
 from evstore.errors import Conflict, Taken
@@ -88,7 +87,7 @@ class Named(NamedTuple):
 
 @attrs.define
 class Layout:
-    """The rows that a batch becomes: its events, and where each name that it touches stands then."""
+    """The rows that a batch becomes: its events, and where the names it touches stand then."""
 
     rows: list[Columns] = attrs.field(factory=list)
     named: dict[tuple[int, str], Named] = attrs.field(factory=dict)
@@ -139,9 +138,7 @@ def _check_expected(moment: Moment, body: Body, before: Reference | None) -> Non
             raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
 
 
-def insert(
-    database: Database, cursor: Cursor, life: Life, row: BatchRow, layout: Layout
-) -> None:
+def insert(database: Database, cursor: Cursor, life: Life, row: BatchRow, layout: Layout) -> None:
     """Insert a batch and its events, and bring all that is derived from them up to date."""
     cursor.execute("insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     start = life.number << SEQ_BITS
@@ -202,8 +199,16 @@ def insert_session(
     cursor.execute(
         "insert into session(uid, id, created, parent, fork, salt, leaf, position)"
         " values(?, ?, ?, ?, ?, ?, ?, ?)",
-        (birth.uid, birth.id, birth.created_us, number)
-        + (birth.fork, birth.salt, birth.leaf, position),
+        (
+            birth.uid,
+            birth.id,
+            birth.created_us,
+            number,
+            birth.fork,
+            birth.salt,
+            birth.leaf,
+            position,
+        ),
     )
     life = by_uid(database, cursor, birth.uid)
     assert life is not None
@@ -248,7 +253,7 @@ def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) 
         return
     moment = Moment(database, cursor, life, seq)
     outline = moment.outline()
-    distance = max(CHECKPOINT_EVENTS, 2 * sum(map(len, outline.names.values())))
+    distance = max(CHECKPOINT_EVENTS, 2 * outline.name_count)
     due[life.number] = moment.anchored + distance
     if seq >= due[life.number]:
         put_checkpoint(cursor, life.number, outline)

@@ -119,9 +119,7 @@ def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
 def has_ended(cursor: Cursor, life: Life) -> bool:
     """Tell whether a life is over: deleted, expired or erased."""
     return bool(
-        cursor.execute(
-            "select ended is not null from session where number = ?", (life.number,)
-        ).get
+        cursor.execute("select ended is not null from session where number = ?", (life.number,)).get
     )
 
 

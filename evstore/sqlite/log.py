@@ -14,6 +14,7 @@ from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import Row, kind_name, text_of
 
 PAGE_EVENTS = 256
+_SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000  # no characters of their own
 _EVENT = (
     "select event.id, encoding, delta, size, data, event.position, batch.time, kind, name, actor,"
     " cause from event join batch on batch.position = event.position"
@@ -137,9 +138,7 @@ def _batch(database: Database, cursor: Cursor, row: Columns) -> Batch:
         ).fetchall()
     )
     birth = birth_of(cursor, life) if life.position == position else None
-    return Batch(
-        life.uid, first, time_us, actor, cause, key, link, entries, position, birth
-    )
+    return Batch(life.uid, first, time_us, actor, cause, key, link, entries, position, birth)
 
 
 def _entry(database: Database, cursor: Cursor, row: Columns) -> Entry:
@@ -206,8 +205,9 @@ def _after_prefix(prefix: str) -> str | bytes:
     for index in range(len(prefix) - 1, -1, -1):
         following = ord(prefix[index]) + 1
         if following <= sys.maxunicode:
-            # Surrogates are no characters of their own.
-            return prefix[:index] + chr(0xE000 if following == 0xD800 else following)
+            return prefix[:index] + chr(
+                _AFTER_SURROGATES if following == _SURROGATES else following
+            )
     return b""
 
 

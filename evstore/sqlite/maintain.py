@@ -64,10 +64,9 @@ def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
     ended = None
     for seq, kind, name, operand in own_steps(database, cursor, life):
         outline.apply(seq, kind, name, operand, moment)
-        if seq - written >= CHECKPOINT_EVENTS:
-            if seq - written >= 2 * sum(map(len, outline.names.values())):
-                put_checkpoint(cursor, life.number, outline)
-                written = seq
+        if seq - written >= CHECKPOINT_EVENTS and seq - written >= 2 * outline.name_count:
+            put_checkpoint(cursor, life.number, outline)
+            written = seq
         if kind in ENDINGS:
             ended = kind_number(database, cursor, kind)
         elif kind == SESSION_RESTORED:

@@ -1,8 +1,8 @@
 """Page checksums: every page carries eight bytes that tell whether the disk gave back what it got.
 
-SQLite's own integrity check sees few flipped bits in content; its checksum VFS sees them at the first
-read of the page. It is part of the apsw wheels. Loading it makes it the default of the process, which
-is put back, because other users of SQLite in this process did not ask for it.
+SQLite's own integrity check sees few flipped bits in content; its checksum VFS sees them at the
+first read of the page. It is part of the apsw wheels. Loading it makes it the default of the
+process, which is put back, because other users of SQLite in this process did not ask for it.
 """
 
 import threading

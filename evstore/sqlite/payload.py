@@ -1,4 +1,4 @@
-"""How the text of an event becomes stored bytes, and bytes text again, without ever trusting a size.
+"""How the text of an event becomes stored bytes, and text again, without trusting any size.
 
 python-zstandard ignores `max_output_size` when a frame declares its size, so the declared size is
 compared with the recorded one before a byte is expanded.
@@ -53,9 +53,7 @@ def expand(frame: bytes, size: int, prefix: str | None = None) -> str:
             raise Corrupt("", "a compressed text has another size than was recorded")
         if prefix is None:
             return str(_codecs.decompress(frame), "utf-8")
-        dictionary = zstandard.ZstdCompressionDict(
-            prefix.encode(), zstandard.DICT_TYPE_RAWCONTENT
-        )
+        dictionary = zstandard.ZstdCompressionDict(prefix.encode(), zstandard.DICT_TYPE_RAWCONTENT)
         return str(zstandard.ZstdDecompressor(dict_data=dictionary).decompress(frame), "utf-8")
     except (zstandard.ZstdError, UnicodeDecodeError) as error:
         raise Corrupt("", f"a compressed text cannot be expanded ({error})") from error

@@ -8,7 +8,7 @@ import zstandard
 from evstore.events import BODIES, KINDS, value_text
 from evstore.sqlite import payload
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Tip, tip
+from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
 from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
 from evstore.state import MessageList, Outline, Range, Reference
 
@@ -22,7 +22,8 @@ _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many ev
 
 class Found(NamedTuple):
     """A variable as found: the seq that set it, the seq since which it was never deleted, its
-    deadline (µs), and the text of its value."""
+    deadline (µs), and the text of its value.
+    """
 
     seq: int
     created: int
@@ -50,7 +51,7 @@ _START = Anchor(0, 0, b"")
 
 
 class Moment:
-    """One session at one moment: `seq`, or now where that is None; without a life, the unborn one."""
+    """One session at one moment: `seq`, or now without it; without a life, the unborn session."""
 
     def __init__(
         self, database: Database, cursor: Cursor, life: Life | None, seq: int | None = None
@@ -238,11 +239,11 @@ class Moment:
         assert self._life is not None
         found = known.copy()
         for segment in self._life.until(self.seq, known_seq):
-            for event_id, kind, operand in self._cursor.execute(
-                f"select id, kind, operand from event where id between ? and ? and {_LIST_KINDS}",
+            for kind, operand in self._cursor.execute(
+                f"select kind, operand from event where id between ? and ? and {_LIST_KINDS}",
                 segment.ids,
             ).fetchall():
-                found.apply(event_id & SEQ_MAX, self.kind(kind), operand, self)
+                found.apply(self.kind(kind), operand, self)
         return found
 
     def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
@@ -258,7 +259,10 @@ class Moment:
         anchor = self._anchor_of(first)
         rows = self._bodies(anchor.seq, first - anchor.messages, end - first)
         return [
-            (row[0] & SEQ_MAX, row[4] if row[1] == payload.TEXT else text_of(self._cursor, Row(*row)))
+            (
+                row[0] & SEQ_MAX,
+                row[4] if row[1] == payload.TEXT else text_of(self._cursor, Row(*row)),
+            )
             for row in rows
         ]
 
@@ -266,12 +270,8 @@ class Moment:
         """Return how many messages were recorded before the one that event `seq` carries."""
         assert self._life is not None
         anchor = self._anchor(seq - 1)
-        return anchor.messages + sum(
-            self._cursor.execute(
-                f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
-            ).get
-            for segment in self._life.until(seq - 1, anchor.seq)
-        )
+        segments = self._life.until(seq - 1, anchor.seq)
+        return anchor.messages + sum(self._count_bodies(segment) for segment in segments)
 
     def ranges_at(self, seq: int) -> list[Range]:
         """Return the ranges of the message list as of `seq`."""
@@ -292,10 +292,14 @@ class Moment:
             if rows:
                 skip = 0
             elif skip:
-                skip -= self._cursor.execute(
-                    f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
-                ).get
+                skip -= self._count_bodies(segment)
         return found
+
+    def _count_bodies(self, segment: Segment) -> int:
+        count: int = self._cursor.execute(
+            f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
+        ).get
+        return count
 
     # Checkpoints.
 

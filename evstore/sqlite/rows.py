@@ -71,5 +71,9 @@ def text_at(cursor: Cursor, event_id: int) -> str | None:
 def texts_at(cursor: Cursor, ids: Iterable[int]) -> dict[int, str | None]:
     """Return the texts of many events by id."""
     wanted = orjson.dumps(sorted(ids)).decode()
-    rows = cursor.execute(SELECT_ROW + "id in (select value from json_each(?))", (wanted,)).fetchall()
-    return {row[0]: row[4] if row[1] == payload.TEXT else text_of(cursor, Row(*row)) for row in rows}
+    rows = cursor.execute(
+        SELECT_ROW + "id in (select value from json_each(?))", (wanted,)
+    ).fetchall()
+    return {
+        row[0]: row[4] if row[1] == payload.TEXT else text_of(cursor, Row(*row)) for row in rows
+    }

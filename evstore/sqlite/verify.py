@@ -1,4 +1,4 @@
-"""The check of a file against its own log: every row that the chain does not cover is recomputed."""
+"""The check of a file against its log: every row that the chain does not cover is recomputed."""
 
 from collections.abc import Callable, Iterator
 
@@ -29,40 +29,42 @@ class Finding:
     what: str
 
 
-_ROW_CHECKS = (
-    (
-        "select null, null, 'positions run from ' || min(position) || ' to ' || max(position)"
-        " || ' in ' || count(*) || ' batches' from batch"
-        " having count(*) > 0 and (min(position) <> 1 or max(position) <> count(*))",
-        "position",
-    ),
-    (
-        "select lower(hex(uid)), null, 'its life begins with position ' || session.position"
-        " from session where not exists (select 1 from batch where"
-        " batch.position = session.position and batch.session = session.number"
-        " and batch.first = coalesce(session.fork, 0) + 1)",
-        "birth",
-    ),
-    (
-        "select null, null, 'a batch names session number ' || session from batch"
-        " where session not in (select number from session)",
-        "session",
-    ),
-    (
-        "select null, null, (select count(*) from event) || ' events where the batches hold '"
-        " || total(last - first + 1) from batch"
-        " having (select count(*) from event) <> total(last - first + 1)",
-        "event",
-    ),
-)
+_GAPS = """
+select null, 'positions run from ' || min(position) || ' to ' || max(position) || ' in '
+  || count(*) || ' batches'
+from batch having count(*) > 0 and (min(position) <> 1 or max(position) <> count(*))
+"""
+_BIRTHS = """
+select lower(hex(uid)), 'its life begins at position ' || position from session where not exists (
+  select 1 from batch where batch.position = session.position and batch.session = session.number
+    and batch.first = coalesce(session.fork, 0) + 1)
+"""
+_STRAY_BATCHES = """
+select null, 'position ' || position || ' names session number ' || session from batch
+where session not in (select number from session)
+"""
+_STRAY_EVENTS = """
+select null, (select count(*) from event) || ' events where the batches hold '
+  || coalesce(sum(last - first + 1), 0)
+from batch having (select count(*) from event) <> coalesce(sum(last - first + 1), 0)
+"""
+_ROW_CHECKS = {
+    "position": _GAPS,
+    "birth": _BIRTHS,
+    "batch": _STRAY_BATCHES,
+    "event": _STRAY_EVENTS,
+}
 
 
 def check_rows(database: Database) -> Iterator[Finding]:
     """Yield gaps in the positions, and rows that belong to no batch or no session."""
     with database.snapshot() as cursor:
-        for query, kind in _ROW_CHECKS:
-            for session, seq, what in cursor.execute(query).fetchall():
-                yield Finding(session, seq, kind, what)
+        found = [
+            Finding(session, None, kind, what)
+            for kind, query in _ROW_CHECKS.items()
+            for session, what in cursor.execute(query).fetchall()
+        ]
+    yield from found
 
 
 def check_heads(database: Database) -> Iterator[Finding]:
@@ -165,7 +167,9 @@ class _Deriving:
         yield from self._check_names()
         yield from self._check_session()
         for seq in self._checkpoints:
-            yield Finding(self._life.shown, seq, "checkpoint", "it is of a moment that is not there")
+            yield Finding(
+                self._life.shown, seq, "checkpoint", "it is of a moment that is not there"
+            )
 
     def _positions(self) -> dict[int, list[tuple[int, int]]]:
         found: dict[int, list[tuple[int, int]]] = {}
@@ -236,7 +240,7 @@ class _Deriving:
             if wanted != tuple(found):
                 what = f"{name!r} is {tuple(found)} where the log says {wanted}"
                 yield Finding(self._life.shown, found[0], "variable", what)
-        for (family, name) in expected:
+        for family, name in expected:
             seq = self._outline.names[family][name].seq
             yield Finding(self._life.shown, seq, "variable", f"{name!r} is missing")
 

@@ -6,6 +6,7 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 
 import os
 from collections.abc import Callable, Sequence
+
 import attrs
 
 from evstore.chain import Birth, leaf, link, said_by
@@ -20,6 +21,8 @@ from evstore.events import (
     VARIABLES,
     Body,
     Event,
+    Later,
+    Said,
     Sentinel,
     operand,
     value_text,
@@ -42,8 +45,6 @@ from evstore.sqlite.lives import UNBORN, Life, has_ended, living
 from evstore.sqlite.log import batch_events
 from evstore.sqlite.read import Moment
 
-Later = Callable[[int], Body]  # a body that has to know the first seq of its batch
-Said = Sequence[Body | Later]
 Decision = Callable[[Moment], Said]
 
 
@@ -132,9 +133,7 @@ def _prepared(body: Body, salt: bytes, said: bytes) -> Prepared:
 class _Appending:
     """One append under the lock: what was read stays true until the commit."""
 
-    def __init__(
-        self, database: Database, cursor: Cursor, draft: Draft, said: bytes
-    ) -> None:
+    def __init__(self, database: Database, cursor: Cursor, draft: Draft, said: bytes) -> None:
         self._database = database
         self._cursor = cursor
         self._draft = draft
@@ -197,9 +196,7 @@ class _Appending:
         front = len(events) - len(prepared)
         items = [*(birth if front else []), *prepared]
         bodies = [item.body for item in self._resolve(items, events[0].seq + front)]
-        said = [
-            _content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies
-        ]
+        said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
         recorded = [
             _content(event.kind, event.name, event.text, operand(event.kind, event.data))
             for event in events
@@ -251,9 +248,10 @@ class _Appending:
             return
         for body, *_ in prepared:
             seq = body.operand
-            if body.kind in (MESSAGE_REMOVED, MESSAGE_REPLACED) and seq is not None and seq < first:
-                if not self._moment.message_list().holds(self._moment.ordinal(seq)):
-                    raise Conflict(self._draft.session_id, f"message {seq}", "gone")
+            if body.kind not in (MESSAGE_REMOVED, MESSAGE_REPLACED) or seq is None or seq >= first:
+                continue
+            if not self._moment.message_list().holds(self._moment.ordinal(seq)):
+                raise Conflict(self._draft.session_id, f"message {seq}", "gone")
 
     def _check_limits(self, prepared: list[Prepared], layout: Layout) -> None:
         limits = self._draft.limits
@@ -289,9 +287,7 @@ def _content(
     return kind, name, text
 
 
-def fork(
-    database: Database, draft: Draft, origin: Life, at: int
-) -> Life:
+def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
     """Bring a session into being that shares the past of another up to `at`; one small commit.
 
     Raises Taken where the id lives, and Conflict where `at` is not there.
@@ -305,9 +301,7 @@ def fork(
         shared = tip_at(cursor, parent, at)
         position = last.position + 1
         time_us = max(draft.clock(), last.time_us, shared.time_us + 1)
-        birth = Birth(
-            os.urandom(16), draft.session_id, time_us, parent.uid, at, os.urandom(16)
-        )
+        birth = Birth(os.urandom(16), draft.session_id, time_us, parent.uid, at, os.urandom(16))
         life = insert_session(database, cursor, birth, parent, position)
         born = birth.origin(draft.actor, draft.cause)
         hashed = link(shared.link, life.uid, at + 1, time_us, (), born)

@@ -1,0 +1,188 @@
+"""The door `messages`: the list of messages as a sequence whose every change is an event."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self, overload
+
+import attrs
+
+from evstore import values
+from evstore.events import ERASED, Body, Event, Later, Said
+from evstore.sides import Present, Side, shown_time
+
+PAGE_MESSAGES = 500
+
+
+def _message(text: str | None) -> Any:
+    return ERASED if text is None else values.decode(text)["message"]
+
+
+@attrs.frozen
+class MessageInfo:
+    """What is known about a message besides its content; sizes in bytes of the stored text."""
+
+    seq: int
+    time: datetime | None
+    actor: str | None
+    size_bytes: int
+
+
+class Messages(Sequence[Any]):
+    """The list of messages: JSON objects with a `role`, every other key kept as given.
+
+    Indices and slices are range reads, and only what is asked for is read. A message read is a
+    fresh object: changing it changes nothing.
+    """
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    # Reading.
+
+    def __len__(self) -> int:
+        """Return how many messages are in the list."""
+        with self._side.look() as present:
+            return present.message_count()
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return a message, or the list of messages of a slice; raises IndexError."""
+        with self._side.look() as present:
+            if not isinstance(index, slice):
+                return _message(_find(present, index)[1])
+            start, stop, stride = index.indices(present.message_count())
+            if stride < 0:  # Read the same messages forwards.
+                picked = range(start, stop, stride)[::-1]
+                start, stop = (picked.start, picked.stop) if picked else (0, 0)
+            found = present.messages(start, max(start, stop))
+        messages = [_message(text) for _, text in found[:: abs(stride)]]
+        return messages[::-1] if stride < 0 else messages
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the messages of one snapshot, read in pages."""
+        still = self._side.still()
+        start, page_length = 0, PAGE_MESSAGES
+        while page_length == PAGE_MESSAGES:
+            with still.look() as present:
+                page = present.messages(start, start + PAGE_MESSAGES)
+            start, page_length = start + PAGE_MESSAGES, len(page)
+            for _, text in page:
+                yield _message(text)
+
+    def __reversed__(self) -> Iterator[Any]:
+        """Iterate over the messages of one snapshot, the newest first."""
+        return iter(self[::-1])
+
+    def tail(
+        self,
+        max_items: int | None = None,
+        max_bytes: int | None = None,
+        size: Callable[[Any], int] | None = None,
+    ) -> list[Any]:
+        """Return the newest messages that fit a context window, in order.
+
+        `max_bytes` bounds the sum of their sizes: bytes of stored text, or what `size(message)`
+        says (tokens, for example).
+        """
+        with self._side.look() as present:
+            count = present.message_count()
+            start = 0 if max_items is None else max(0, count - max_items)
+            if max_bytes is None:
+                return [_message(text) for _, text in present.messages(start, count)]
+            chosen: list[Any] = []
+            for page in range(count, start, -PAGE_MESSAGES):
+                for _, text in reversed(present.messages(max(start, page - PAGE_MESSAGES), page)):
+                    message = _message(text)
+                    max_bytes -= len((text or "").encode()) if size is None else size(message)
+                    if max_bytes < 0:
+                        return chosen[::-1]
+                    chosen.append(message)
+            return chosen[::-1]
+
+    def info(self, index: int) -> MessageInfo:
+        """Return what is known about a message besides its content; raises IndexError."""
+        with self._side.look() as present:
+            seq, _ = _find(present, index)
+            facts = present.facts(seq)
+        return MessageInfo(seq, shown_time(facts.time_us), facts.actor, facts.size_bytes)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other holds equal messages in the same order."""
+        if isinstance(other, Sequence) and not isinstance(other, str | bytes):
+            return list(self) == list(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the messages as a list would show them."""
+        return repr(list(self))
+
+    # Writing.
+
+    def append(self, message: Mapping[str, Any]) -> Sequence[Event]:
+        """Append a message and return the recorded events; raises NotStorable and TooLarge."""
+        return self._side.say([self._side.writer.add(message)])
+
+    def extend(self, messages: Iterable[Mapping[str, Any]]) -> Sequence[Event]:
+        """Append many messages, in one transaction."""
+        return self._side.say([self._side.writer.add(message) for message in messages])
+
+    def __iadd__(self, messages: Iterable[Mapping[str, Any]]) -> Self:
+        """Append many messages, in one transaction."""
+        self.extend(messages)
+        return self
+
+    def pop(self, index: int = -1) -> Any:
+        """Remove a message and return it; raises IndexError."""
+        message = None
+
+        def decide(present: Present) -> Said:
+            nonlocal message
+            seq, text = _find(present, index)
+            message = _message(text)
+            return [self._removal(seq, None)]
+
+        self._side.say(decide)
+        return message
+
+    def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
+        """Remove the message at an index; raises IndexError."""
+        return self._side.say(lambda present: [self._removal(_find(present, index)[0], reason)])
+
+    def replace(
+        self, index: int, message: Mapping[str, Any], reason: str | None = None
+    ) -> Sequence[Event]:
+        """Put another message in the place of one; raises IndexError, NotStorable, TooLarge."""
+        replace = self._side.writer.replace
+        stored = self._side.writer.message(message)
+
+        def decide(present: Present) -> Said:
+            seq, _ = _find(present, index)
+            if seq < 0:
+                return [lambda first: replace(first - seq - 1, stored, reason)]
+            return [replace(seq, stored, reason)]
+
+        return self._side.say(decide)
+
+    def clear(self) -> Sequence[Event]:
+        """Remove all messages: one event, or none where the list is empty."""
+        body = self._side.writer.clear()
+        return self._side.say(lambda present: [body] if present.message_count() else ())
+
+    def _removal(self, seq: int, reason: str | None) -> Body | Later:
+        remove = self._side.writer.remove
+        if seq < 0:  # A message of this very batch: its seq is known at the commit.
+            return lambda first: remove(first - seq - 1, reason)
+        return remove(seq, reason)
+
+
+def _find(present: Present, index: int) -> tuple[int, str | None]:
+    count = present.message_count()
+    position = index + count if index < 0 else index
+    if not 0 <= position < count:
+        raise IndexError(f"there are {count} messages, and none at {index}")
+    return present.messages(position, position + 1)[0]

@@ -1,0 +1,168 @@
+"""JSON Lines that lose nothing: what one store exports another imports, every link unchanged."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from evstore import view
+from evstore.chain import Batch
+from evstore.errors import Corrupt, FromTheFuture, Refused, SessionNotFound
+from evstore.session import Session
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.lives import Life
+from evstore.store import Store
+from evstore.transfer.layout import HEADER, Reader, batch_lines, end_line
+
+# What is imported together: enough to pay for the commit, little enough to be soon done.
+CHUNK_BATCHES_MAX = 500
+CHUNK_BYTES_MAX = 8 << 20
+
+
+@attrs.frozen
+class Imported:
+    """What an import added: lives, batches and events that were not there before."""
+
+    sessions: int
+    batches: int
+    events: int
+
+
+def export_lines(store: Store, session: Session | str | None = None) -> Iterator[bytes]:
+    """Yield the lines of a whole store, deleted lives included, or of one session.
+
+    What a session shares with its ancestors goes before it: their batches up to the one that holds
+    the fork point. The commits of others do not disturb it: what they add meanwhile is left out.
+
+    Raises SessionNotFound.
+    """
+    if isinstance(session, str):
+        session = store.session(session, create=False)
+    engine = store.engine
+    batches = _all(engine) if session is None else _of(engine, session)
+    return _lines(batches)
+
+
+def _lines(batches: Iterator[Batch]) -> Iterator[bytes]:
+    yield HEADER
+    count = 0
+    for batch in batches:
+        yield from batch_lines(batch)
+        count += 1
+    yield end_line(count)
+
+
+def _all(engine: Engine) -> Iterator[Batch]:
+    position, last = 0, engine.position()
+    while position < last:
+        for batch in engine.changes(position):
+            position = batch.position
+            if position <= last:
+                yield batch
+
+
+def _of(engine: Engine, session: Session) -> Iterator[Batch]:
+    uid = session.uid
+    life, _ = engine.find_uid(bytes.fromhex(uid)) if uid else (None, False)
+    if life is None:
+        raise SessionNotFound(session.id)
+    return _shared_and_own(engine, life, session.head)
+
+
+def _shared_and_own(engine: Engine, life: Life, head: int) -> Iterator[Batch]:
+    seen = 0
+    for position in _positions(engine, life, head):
+        if position != seen:
+            yield from engine.changes(position - 1, 1)
+            seen = position
+
+
+def _positions(engine: Engine, life: Life, until: int) -> Iterator[int]:
+    """Yield the position of every event of a lineage, oldest first, and those of the births."""
+    if life.parent is not None:
+        yield from _positions(engine, life.parent, life.fork)
+    yield life.position
+    for event in view.events(engine, life, life.fork, until):
+        yield event.position
+
+
+def import_lines(
+    store: Store, lines: Iterable[bytes], progress: Callable[[int], None] | None = None
+) -> Imported:
+    """Add what exported lines hold and this store lacks; return how much that was.
+
+    Lines enter in chunks, each in one transaction. A chunk with a bad line is not written; what
+    came before it stays, and importing again goes on from there. `progress` is called with the
+    number of bytes taken in so far.
+
+    Raises Refused, FromTheFuture, Corrupt, and Taken where an id belongs to another life.
+    """
+    return _Import(store.engine, progress).run(lines)
+
+
+class _Import:
+    """One run over lines: the chunk that is being gathered, and what was added so far."""
+
+    def __init__(self, engine: Engine, progress: Callable[[int], None] | None) -> None:
+        self._engine = engine
+        self._progress = progress
+        self._reader = Reader()
+        self._line = 0
+        self._chunk: list[tuple[int, Batch]] = []
+        self._chunk_bytes = 0
+        self._bytes = 0
+        self._added = Imported(0, 0, 0)
+
+    def run(self, lines: Iterable[bytes]) -> Imported:
+        for self._line, line in enumerate(lines, 1):
+            self._bytes += len(line)
+            self._chunk_bytes += len(line)
+            if line.strip():
+                self._take(line)
+            if len(self._chunk) >= CHUNK_BATCHES_MAX or self._chunk_bytes >= CHUNK_BYTES_MAX:
+                self._write()
+        if not self._reader.ended:
+            raise Refused(
+                f"after line {self._line} the end of the export is missing: export it again, and "
+                "import it again; what is already there will be passed over"
+            )
+        self._write()
+        return self._added
+
+    def _take(self, line: bytes) -> None:
+        try:
+            batch = self._reader.read(line)
+        except FromTheFuture:
+            raise
+        except Refused as error:
+            raise Refused(f"line {self._line} cannot be imported: {error}") from error
+        if batch is not None:
+            self._chunk.append((self._line, batch))
+
+    def _write(self) -> None:
+        chunk, self._chunk, self._chunk_bytes = self._chunk, [], 0
+        births = [batch.uid for _, batch in chunk if batch.birth is not None]
+        sessions = sum(self._engine.find_uid(uid)[0] is None for uid in births)
+        at = self._line
+
+        def batches() -> Iterator[Batch]:
+            nonlocal at
+            for at, batch in chunk:  # noqa: B007 - told to the error below
+                yield batch
+
+        try:
+            count, events = self._engine.adopt(batches())
+        except Corrupt as error:
+            if error.path == self._engine.path:  # The store itself is what is damaged.
+                raise
+            where = f"line {at} of what is imported"
+            raise Corrupt(where, error.reason, error.session, error.seq) from error
+        except Refused as error:
+            if type(error) is not Refused:
+                raise
+            raise Refused(f"line {at} cannot be imported: {error}") from error
+        added = self._added
+        self._added = Imported(
+            added.sessions + sessions, added.batches + count, added.events + events
+        )
+        if self._progress is not None:
+            self._progress(self._bytes)

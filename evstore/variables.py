@@ -1,0 +1,199 @@
+"""The doors `variables` and `metadata`: mutable mappings whose every change is an event."""
+
+from collections.abc import (
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
+from fnmatch import fnmatchcase
+from typing import Any, Self, overload
+
+from evstore import values
+from evstore.events import ANY, ERASED, Event, Said, Sentinel
+from evstore.sides import Found, Present, Side, shown_time
+from evstore.state import VariableInfo
+
+_NO_DEFAULT: Any = object()
+
+
+def _value(found: Found) -> Any:
+    return ERASED if found.text is None else values.decode(found.text)
+
+
+class Variables(MutableMapping[str, Any]):
+    """Named values; every assignment is one event, every compound step one transaction.
+
+    A value read is a fresh object: changing it changes nothing. Names come in order.
+    """
+
+    def __init__(self, side: Side, family: int) -> None:
+        self._side = side
+        self._family = family
+
+    # Reading.
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value; raises KeyError where the name is absent."""
+        with self._side.look() as present:
+            found = present.variable(self._family, name)
+        if found is None:
+            raise KeyError(name)
+        return _value(found)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether the name is there."""
+        if not isinstance(name, str):
+            return False
+        with self._side.look() as present:
+            return present.variable(self._family, name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in order, from one snapshot."""
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        """Return how many names are there."""
+        with self._side.look() as present:
+            return present.count(self._family)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names, from one snapshot."""
+        return self._all().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values in order of name, from one snapshot."""
+        return self._snapshot().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return names and values, from one snapshot."""
+        return self._snapshot().items()
+
+    def match(self, pattern: str) -> dict[str, Any]:
+        """Return the variables whose names match a case-sensitive glob; `*` crosses dots."""
+        found = self._all()
+        return {name: _value(found[name]) for name in found if fnmatchcase(name, pattern)}
+
+    def info(self, name: str) -> VariableInfo:
+        """Return what is known about a variable besides its value; raises KeyError."""
+        with self._side.look() as present:
+            found = present.variable(self._family, name)
+            if found is None:
+                raise KeyError(name)
+            facts = present.facts(found.seq)
+            created = present.facts(found.created)
+        text = found.text or ""
+        return VariableInfo(
+            seq=found.seq,
+            time=shown_time(facts.time_us),
+            created_at=shown_time(created.time_us),
+            actor=facts.actor,
+            size_bytes=len(text.encode()),
+            type=values.type_name(text),
+            expires_at=shown_time(found.operand),
+        )
+
+    def __repr__(self) -> str:
+        """Return the variables as a dict would show them."""
+        return repr(self._snapshot())
+
+    def _all(self) -> Mapping[str, Found]:
+        with self._side.look() as present:
+            return present.variables(self._family)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {name: _value(found) for name, found in self._all().items()}
+
+    # Writing.
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Set a variable: one event."""
+        self.set(name, value)
+
+    def set(self, name: str, value: Any, *, expect: int | Sentinel = ANY) -> Sequence[Event]:
+        """Set a variable and return the recorded events.
+
+        `expect` is the seq of the event that last set it, or ABSENT; otherwise it is a Conflict.
+        Raises NotStorable, TooLarge, TooMany and BadName.
+        """
+        return self._side.say([self._side.writer.set(self._family, name, value, expect)])
+
+    def __delitem__(self, name: str) -> None:
+        """Delete a variable; raises KeyError where it is absent."""
+        self.pop(name)
+
+    @overload
+    def pop(self, name: str, /) -> Any: ...
+    @overload
+    def pop(self, name: str, /, default: Any) -> Any: ...
+    def pop(self, name: str, /, default: Any = _NO_DEFAULT) -> Any:
+        """Delete a variable and return its value, or the default where it is absent."""
+        value = default
+
+        def decide(present: Present) -> Said:
+            nonlocal value
+            found = present.variable(self._family, name)
+            if found is None and default is _NO_DEFAULT:
+                raise KeyError(name)
+            if found is None:
+                return ()
+            value = _value(found)
+            return [self._side.writer.delete(self._family, name)]
+
+        self._side.say(decide)
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Delete the variable that was set last and return it; raises KeyError where none is."""
+        item: tuple[str, Any] = ("", None)
+
+        def decide(present: Present) -> Said:
+            nonlocal item
+            found = present.variables(self._family)
+            if not found:
+                raise KeyError("there are no variables")
+            # A pending batch numbers its own events -1, -2, … and they are newer than all others.
+            name = max(found, key=lambda name: (found[name].seq < 0, abs(found[name].seq)))
+            item = (name, _value(found[name]))
+            return [self._side.writer.delete(self._family, name)]
+
+        self._side.say(decide)
+        return item
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return the value; where the name is absent, set it to the default first."""
+        body = self._side.writer.set(self._family, name, default)
+        value = default
+
+        def decide(present: Present) -> Said:
+            nonlocal value
+            found = present.variable(self._family, name)
+            if found is None:
+                return [body]
+            value = _value(found)
+            return ()
+
+        self._side.say(decide)
+        return value
+
+    def clear(self) -> None:
+        """Delete all variables, in one transaction."""
+        delete = self._side.writer.delete
+        self._side.say(
+            lambda present: [delete(self._family, name) for name in present.variables(self._family)]
+        )
+
+    def update(self, other: Any = (), /, **named: Any) -> None:
+        """Set many variables, in one transaction."""
+        write = self._side.writer.set
+        self._side.say(
+            [write(self._family, name, value) for name, value in dict(other, **named).items()]
+        )
+
+    def __ior__(self, other: Any) -> Self:
+        """Set many variables, in one transaction."""
+        self.update(other)
+        return self
