@@ -5,11 +5,10 @@ from evstore.batch import Batch
 from evstore.events import ABSENT, ANY, ERASED, Event
 from evstore.limits import Limits
 from evstore.messages import MessageInfo, Messages
-from evstore.registry import register
+from evstore.registry import Unregistered, register
 from evstore.session import Parent, Session
 from evstore.state import VariableInfo, VariableStore
 from evstore.store import SessionInfo, Stats, Store, open
-from evstore.values import Unregistered
 from evstore.variables import Variables
 from evstore.view import View
 

@@ -1,6 +1,11 @@
-"""Classes of an application: how their objects are stored, by a name that the application chose."""
+"""Classes of an application: how their objects are stored, by a name that the application chose.
+
+A codec is shallow: it takes an object to data one level down, and what is inside is stored by its
+own type, so that nothing is lost to an annotation that says less than the object knows.
+"""
 
 import enum
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -10,11 +15,64 @@ from uuid import UUID
 import attrs
 
 from evstore.errors import Refused
-from evstore.values import Registration, remember
+from evstore.limits import Limits
 
-_BUILT_IN = (str, int, float, bytes, list, tuple, dict, set, frozenset, datetime, date, time)
-_LEFT_ALONE = (bytes, datetime, date, time, timedelta, Decimal, UUID)
-Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+VERSION_MAX = (1 << 31) - 1
+Encode = Callable[[Any], Any]
+Decode = Callable[[Any], Any]
+Codec = tuple[Encode, Decode]
+
+
+@attrs.frozen
+class Unregistered:
+    """A stored object whose class is not registered in this process.
+
+    Storing it again loses nothing.
+    """
+
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    version: int = attrs.field(
+        validator=[
+            attrs.validators.instance_of(int),
+            attrs.validators.ge(0),
+            attrs.validators.le(VERSION_MAX),
+        ]
+    )
+    data: Any
+
+    def __hash__(self) -> int:
+        """Return a hash that needs none of its data, because it may come out of a set."""
+        return hash((self.name, self.version))
+
+
+@attrs.frozen
+class Registration:
+    """How the objects of one class are stored and brought back."""
+
+    cls: type
+    name: str
+    version: int
+    encode: Encode
+    decode: Decode
+    upcast: Callable[[Any, int], Any] | None
+
+    def takes(self, version: int) -> bool:
+        """Tell whether data of this version can be brought back."""
+        return version == self.version or (version < self.version and self.upcast is not None)
+
+    def bring_back(self, data: Any, version: int) -> Any:
+        """Return the object that some data stands for; raises ValueError."""
+        try:
+            if version != self.version and self.upcast is not None:
+                data = self.upcast(data, version)
+            return self.decode(data)
+        except Exception as error:  # Whatever the application's own code may raise.
+            told = f"the class registered as {self.name!r} does not take version {version}"
+            raise ValueError(f"{told}: {error!r}") from error
+
+
+by_class: dict[type, Registration] = {}
+by_name: dict[str, Registration] = {}
 
 
 def register(
@@ -22,78 +80,188 @@ def register(
     *,
     name: str | None = None,
     version: int = 1,
-    encode: Callable[[Any], Any] | None = None,
-    decode: Callable[[Any], Any] | None = None,
+    encode: Encode | None = None,
+    decode: Decode | None = None,
     upcast: Callable[[Any, int], Any] | None = None,
 ) -> None:
     """Let the objects of a class be stored, in this process, under a name (that of the class).
 
     attrs and dataclass classes, pydantic models, Enums, numpy arrays and scalars, and subclasses of
-    storable types need no more; for others give `encode(object)`, which returns something storable,
-    and `decode(data)`. `upcast(data, version)` brings data of an older version up to this one.
+    storable types need no more; what their objects hold is stored by its own type, so the classes
+    inside are registered too. For others give `encode(object)`, which returns something storable, and
+    `decode(data)`. `upcast(data, version)` brings data of an older version up to this one.
 
-    Raises Refused where nothing is known about how to store the class.
+    Raises Refused where nothing is known about how to store the class, or another has the name.
     """
-    made = None if encode and decode else _codec(cls)
-    if made is None and not (encode and decode):
-        raise Refused(f"how to store {cls.__name__} is not known: give encode= and decode=")
-    to_data, to_object = made or (encode, decode)
-    remember(
-        Registration(
-            cls, name or cls.__name__, version, encode or to_data, decode or to_object, upcast
-        )
-    )
+    name = Limits().check_name("the name of a class", cls.__name__ if name is None else name)
+    if type(version) is not int or not 0 <= version <= VERSION_MAX:
+        raise Refused(f"version {version!r} cannot be counted: give a number from 0")
+    known = by_name.get(name)
+    if known is not None and _origin(known.cls) != _origin(cls):
+        other = f"{known.cls.__module__}.{known.cls.__qualname__}"
+        raise Refused(f"the name {name!r} belongs to {other}: give another name=")
+    if encode is None or decode is None:
+        made = _codec(cls)
+        if made is None:
+            raise Refused(f"how to store {cls.__name__} is not known: give encode= and decode=")
+        encode, decode = encode or made[0], decode or made[1]
+    by_class[cls] = by_name[name] = Registration(cls, name, version, encode, decode, upcast)
+
+
+def _origin(cls: type) -> tuple[str, str]:
+    # A class that was defined again, in a notebook or by a reload, is the same class.
+    return cls.__module__, cls.__qualname__
 
 
 def _codec(cls: type) -> Codec | None:
+    if issubclass(cls, enum.Flag):  # A combination of members has no name of its own.
+        return (lambda member: member.value), cls
     if issubclass(cls, enum.Enum):
-        return (lambda member: member.name), (lambda data: cls[data])
+        return (lambda member: member.name), cls.__getitem__
     if attrs.has(cls) or hasattr(cls, "__dataclass_fields__"):
-        return _by_cattrs(cls)
-    if hasattr(cls, "model_dump") and hasattr(cls, "model_validate"):
-        return (lambda model: model.model_dump()), cls.model_validate
-    if cls.__module__ == "numpy":
+        return _by_fields(cls)
+    if hasattr(cls, "model_construct"):
+        return _by_pydantic(cls)
+    if _is_numpy(cls):
         return _by_numpy(cls)
-    for built_in in _BUILT_IN:
-        if issubclass(cls, built_in):
-            return _by_built_in(cls, built_in)
+    if issubclass(cls, tuple) and hasattr(cls, "_make"):
+        return tuple, cls._make
+    for built_in, (to_plain, to_object) in _BUILT_IN.items():
+        if issubclass(cls, built_in) and cls is not built_in:
+            return _proven(cls, to_plain, to_object(cls))
     return None
 
 
-def _by_cattrs(cls: type) -> Codec:
+def _by_fields(cls: type) -> Codec:
+    """Store an attrs or dataclass object as the dict of its fields."""
     import cattrs
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
-    converter = cattrs.Converter(unstruct_collection_overrides={})
-    for kind in _LEFT_ALONE:
-        converter.register_unstructure_hook(kind, lambda value: value)
-        converter.register_structure_hook(kind, lambda value, _kind: value)
-    return converter.unstructure, lambda data: converter.structure(data, cls)
+    # What is inside a field is left as it is, whatever the annotation says.
+    converter = cattrs.Converter(detailed_validation=False)
+    converter.register_unstructure_hook_func(lambda _kind: True, lambda value: value)
+    converter.register_structure_hook_func(lambda _kind: True, lambda value, _kind: value)
+    encode = make_dict_unstructure_fn(cls, converter, _cattrs_include_init_false=True)
+    structure = make_dict_structure_fn(
+        cls, converter, _cattrs_include_init_false=True, _cattrs_forbid_extra_keys=True
+    )
+    return encode, lambda data: structure(data, cls)
+
+
+def _by_pydantic(cls: Any) -> Codec:
+    """Store a pydantic model as the dict of its fields, not validated again when it comes back."""
+
+    def decode(data: Any) -> Any:
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        if missing := needed - data.keys():
+            raise KeyError(*sorted(missing))
+        extra = data.keys() - cls.model_fields
+        if extra and cls.model_config.get("extra") != "allow":
+            raise TypeError(f"there are no fields {sorted(extra)}")
+        return cls.model_construct(**data)
+
+    return dict, decode
+
+
+def _is_numpy(cls: type) -> bool:
+    numpy = sys.modules.get("numpy")  # Where it was never imported, no class is from there.
+    return numpy is not None and (
+        cls is numpy.ndarray or (issubclass(cls, numpy.generic) and cls.__module__ == "numpy")
+    )
 
 
 def _by_numpy(cls: type) -> Codec:
-    import numpy  # noqa: ICN001 - the class came from there, so it is there
+    """Store an array, or a scalar as one without dimensions: its kind, shape and bytes."""
+    import numpy as np
+    from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
     def encode(value: Any) -> list[Any]:
-        array = numpy.asarray(value)
+        array = np.asarray(value)
         if array.dtype.hasobject:
-            raise Refused("an array of Python objects cannot be stored: give it a numeric dtype")
-        return [array.dtype.str, list(array.shape), array.tobytes()]
+            raise TypeError("an array of Python objects has no numeric dtype")
+        descr = dtype_to_descr(array.dtype)
+        if descr_to_dtype(descr) != array.dtype:
+            raise TypeError(f"dtype {array.dtype} cannot be written down")
+        return [descr, list(array.shape), array.tobytes()]
 
     def decode(data: list[Any]) -> Any:
-        kind, shape, stored = data
-        array = numpy.frombuffer(stored, kind).reshape(shape).copy()
-        return array if cls is numpy.ndarray else array[()]
+        descr, shape, stored = data
+        array = np.ndarray(shape, descr_to_dtype(descr), bytearray(stored))
+        if array.nbytes != len(stored):
+            raise ValueError(f"{len(stored)} bytes are too many for an array of {shape}")
+        return array if cls is np.ndarray else array[()]
 
     return encode, decode
 
 
-def _by_built_in(cls: type, built_in: Any) -> Codec:
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return tuple, lambda data: cls(*data)
-    if built_in in (datetime, time):
-        return (lambda value: built_in.combine(value.date(), value.timetz())), None  # type: ignore[return-value]
-    return (lambda value: _plain(built_in, value)), cls
+def _proven(cls: type, to_plain: Encode, decode: Decode) -> Codec:
+    """Store what a subclass has of its base, if that is all: nothing is lost silently."""
+
+    def encode(value: Any) -> Any:
+        data = to_plain(value)
+        again = decode(data)
+        if (
+            type(again) is not cls
+            or again.__getstate__() != value.__getstate__()
+            or not _alike(to_plain(again), data)
+        ):
+            raise TypeError("it comes back changed: register it with encode= and decode=")
+        return data
+
+    return encode, decode
 
 
-def _plain(built_in: Any, value: Any) -> Any:
-    return built_in(value)
+def _alike(left: Any, right: Any) -> bool:
+    try:
+        return bool(left == right) or left != left  # noqa: PLR0124 - nan is alike
+    except ArithmeticError:  # Not even comparing is allowed for a signalling NaN.
+        return str(left) == str(right)
+
+
+def _plain_time(value: time) -> time:
+    return _time(time)(value)
+
+
+def _time(cls: Callable[..., Any]) -> Encode:
+    return lambda at: cls(at.hour, at.minute, at.second, at.microsecond, at.tzinfo, fold=at.fold)
+
+
+def _datetime(cls: Any) -> Encode:
+    return lambda value: cls.combine(_date(date)(value), _plain_time(value.timetz()))
+
+
+def _date(cls: Callable[..., Any]) -> Encode:
+    return lambda day: cls(day.year, day.month, day.day)
+
+
+def _timedelta(cls: Callable[..., Any]) -> Encode:
+    return lambda value: cls(value.days, value.seconds, value.microseconds)
+
+
+def _uuid(cls: Callable[..., Any]) -> Encode:
+    return lambda value: cls(int=value.int)
+
+
+def _itself(cls: Callable[..., Any]) -> Encode:
+    return cls
+
+
+# What takes an object of a subclass to the storable type, and what makes one of a subclass again;
+# datetime before date, because it is one.
+_BUILT_IN: dict[type, tuple[Encode, Callable[[Any], Decode]]] = {
+    str: (str.__str__, _itself),
+    int: (int.__int__, _itself),
+    float: (float.__float__, _itself),
+    bytes: (bytes.__bytes__, _itself),
+    list: (list, _itself),
+    tuple: (tuple, _itself),
+    dict: (dict, _itself),
+    set: (set, _itself),
+    frozenset: (frozenset, _itself),
+    datetime: (_datetime(datetime), _datetime),
+    date: (_date(date), _date),
+    time: (_time(time), _time),
+    timedelta: (_timedelta(timedelta), _timedelta),
+    Decimal: (Decimal, _itself),
+    UUID: (_uuid(UUID), _uuid),
+}

@@ -7,28 +7,21 @@ before the fast encoder runs, because fast encoders silently turn nan into null 
 lists. Nothing is ever unpickled or imported by a stored name.
 """
 
-import base64
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from decimal import Decimal
 from itertools import pairwise
-from pickle import PicklingError
 from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import attrs
 import orjson
 
-from evstore.errors import Corrupt, NotStorable, Unavailable
+from evstore.errors import Corrupt, NotStorable
+from evstore.registry import Unregistered, by_class, by_name
+from evstore.tags import FROM_TAG, INT_MAX, INT_MIN, TO_TAG, Lossy
 
 DEPTH_MAX = 100
 PATH_CHARACTERS_MAX = 200
 STEP_CHARACTERS_MAX = 60
-# SQLite's JSON functions and most JSON readers know integers of 64 bits; larger ones are tagged.
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _MARK = '{"$'
 _TOO_DEEP = f"is nested deeper than {DEPTH_MAX} levels"
 _LOSSY = "has a type that cannot be stored without loss"
@@ -91,7 +84,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is str or kind is bool or value is None:
         return True
     if kind is int:
-        return _INT_MIN <= value <= _INT_MAX
+        return INT_MIN <= value <= INT_MAX
     if kind is float:
         return math.isfinite(value)
     if depth == 0:
@@ -104,7 +97,7 @@ def _is_plain(value: Any, depth: int) -> bool:
                 return False
         return True
     if kind is list:
-        for item in value:
+        for item in value:  # noqa: SIM110 - a loop takes half the time of all()
             if type(item) is not str and not _is_plain(item, depth - 1):
                 return False
         return True
@@ -123,46 +116,7 @@ def _dump(tagged: Any) -> bytes:
         return json.dumps(tagged, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-@attrs.frozen
-class Unregistered:
-    """A stored object whose class this process has not registered; storing it again loses nothing."""
-
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    version: int = attrs.field(validator=attrs.validators.instance_of(int))
-    data: Any
-
-    def __hash__(self) -> int:
-        """Return a hash that needs none of its data, because it may come out of a set."""
-        return hash((self.name, self.version))
-
-
-@attrs.frozen
-class Registration:
-    """How the objects of one class of an application are stored and brought back."""
-
-    cls: type
-    name: str
-    version: int
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
-    upcast: Callable[[Any, int], Any] | None
-
-    def bring_back(self, data: Any, version: int) -> Any:
-        """Return the object that some data stands for."""
-        try:
-            if version != self.version and self.upcast is not None:
-                data = self.upcast(data, version)
-            return self.decode(data)
-        except Exception as error:  # Whatever the application's own code may raise.
-            raise ValueError(f"{self.name} version {version} is not taken: {error!r}") from error
-
-
-registered: dict[type, Registration] = {}
-registered_names: dict[str, Registration] = {}
-
-
-class _Lossy(Exception):
-    """Raised with the name of a type and what is wrong; the walk knows where."""
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 
 class _Tagger:
@@ -181,7 +135,7 @@ class _Tagger:
     def tag(self, value: Any, depth: int) -> Any:
         """Return the value in JSON's types; raises NotStorable."""
         kind = type(value)
-        if kind in _SCALARS:
+        if kind in TO_TAG:
             try:
                 return self._scalar(value)
             except NotStorable:
@@ -189,7 +143,7 @@ class _Tagger:
                     raise
         elif kind in _CONTAINERS:
             return self._container(value, self._deeper(kind, depth))
-        elif kind is Unregistered or kind in registered:
+        elif kind is Unregistered or kind in by_class:
             return self._object(value, self._deeper(kind, depth))
         if self._fallback is None:
             raise self._refusal(kind.__name__, _LOSSY)
@@ -197,8 +151,8 @@ class _Tagger:
 
     def _scalar(self, value: Any) -> Any:
         try:
-            return _SCALARS[type(value)](value)
-        except _Lossy as error:
+            return TO_TAG[type(value)](value)
+        except Lossy as error:
             raise self._refusal(*error.args) from None
 
     def _deeper(self, kind: type, depth: int) -> int:
@@ -261,7 +215,7 @@ class _Tagger:
         if type(key) is tuple:
             deeper = self._deeper(tuple, depth)
             tagged: Any = {"$tuple": [self._key(item, deeper) for item in key]}
-        elif type(key) in _SCALARS:
+        elif type(key) in TO_TAG:
             tagged = self._scalar(key)
         else:
             raise self._refusal(type(key).__name__, "cannot be the key of a stored dict")
@@ -272,7 +226,7 @@ class _Tagger:
         if type(value) is Unregistered:
             name, version, data = self._scalar(value.name), value.version, value.data
         else:
-            registration = registered[type(value)]
+            registration = by_class[type(value)]
             name, version = registration.name, registration.version
             try:
                 data = registration.encode(value)
@@ -284,12 +238,21 @@ class _Tagger:
         return {"$object": [name, version, tagged]}
 
 
+_FROM_LIST: Mapping[str, Callable[[list[Any]], Any]] = {
+    "$tuple": tuple,
+    "$set": set,
+    "$frozenset": frozenset,
+}
+_TYPE_NAMES = {tag: tag[1:] for tag in [*FROM_TAG, *_FROM_LIST, "$dict"]}
+_TYPE_NAMES |= {"$decimal": "Decimal", "$uuid": "UUID"}
+
+
 def _shown(thing: Any) -> str:
     if thing is ...:  # A step that its opening says all about.
         return ""
     try:
         return _shortened(repr(thing), STEP_CHARACTERS_MAX)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever the application's own code may raise
         return f"<{type(thing).__name__}>"
 
 
@@ -299,105 +262,6 @@ def _shortened(text: str, characters_max: int) -> str:
         return text
     half = (characters_max - 1) // 2
     return f"{text[:half]}…{text[-half:]}"
-
-
-def _tag_str(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _Lossy("str", "holds a lone surrogate") from None
-    return value
-
-
-def _tag_moment(value: datetime | time) -> Any:
-    """Tag a datetime or time as its ISO 8601 text, with what that text cannot say beside it."""
-    beside: dict[str, Any] = {"fold": 1} if value.fold else {}
-    zone = value.tzinfo
-    if type(zone) is timezone:
-        _, *given = zone.__getinitargs__()  # type: ignore[attr-defined]
-        beside |= {"name": _tag_str(name) for name in given}
-    elif zone is not None:
-        beside["zone"] = _zone_key(zone)
-        value = value.replace(tzinfo=None)
-    text = value.replace(fold=0).isoformat()
-    return {f"${type(value).__name__}": [text, beside] if beside else text}
-
-
-def _zone_key(zone: tzinfo) -> str:
-    if type(zone) is ZoneInfo and zone.key is not None:
-        try:
-            zone.__reduce__()
-        except PicklingError:  # It was read from a file, whatever key it was given.
-            pass
-        else:
-            return _tag_str(zone.key)
-    raise _Lossy(type(zone).__name__, "is a time zone that cannot be found again by its key")
-
-
-def _untag_moment(cls: type[datetime] | type[time], stored: Any) -> datetime | time:
-    text, beside = (stored, {}) if type(stored) is str else stored
-    if type(beside) is not dict:
-        raise TypeError("what stands beside a time is not an object")
-    value = cls.fromisoformat(text).replace(fold=beside.get("fold", 0))
-    if "zone" in beside:
-        return value.replace(tzinfo=_zone(beside["zone"]))
-    if "name" in beside and value.tzinfo is not None:
-        return value.replace(tzinfo=timezone(value.tzinfo.utcoffset(None), beside["name"]))  # type: ignore[arg-type]
-    return value
-
-
-def _zone(key: Any) -> ZoneInfo:
-    if type(key) is not str:
-        raise TypeError("the key of a time zone is not text")
-    try:
-        return ZoneInfo(key)
-    except (ZoneInfoNotFoundError, OSError):
-        reason = "it is not in this machine's time zone data: install tzdata"
-        raise Unavailable(f"time zone {_shown(key)}", reason) from None
-
-
-_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
-_SCALARS: dict[type, Callable[[Any], Any]] = {
-    str: _tag_str,
-    # Hexadecimal, because Python bounds the digits of decimal conversion.
-    int: lambda value: value if _INT_MIN <= value <= _INT_MAX else {"$int": hex(value)},
-    float: lambda value: value if math.isfinite(value) else {"$float": repr(value)},
-    bool: lambda value: value,
-    type(None): lambda value: value,
-    bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
-    datetime: _tag_moment,
-    time: _tag_moment,
-    date: lambda value: {"$date": value.isoformat()},
-    timedelta: lambda value: {"$timedelta": [value.days, value.seconds, value.microseconds]},
-    Decimal: lambda value: {"$decimal": str(value)},
-    UUID: lambda value: {"$uuid": str(value)},
-}
-
-# For every tag the types that may stand behind it, and what makes the value of them.
-_FROM_SCALAR: Mapping[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
-    "$int": ((str,), lambda stored: int(stored, 16)),
-    "$float": ((str,), {name: float(name) for name in ("nan", "inf", "-inf")}.__getitem__),
-    "$bytes": ((str,), lambda stored: base64.b64decode(stored, validate=True)),
-    "$datetime": ((str, list), lambda stored: _untag_moment(datetime, stored)),
-    "$time": ((str, list), lambda stored: _untag_moment(time, stored)),
-    "$date": ((str,), date.fromisoformat),
-    "$timedelta": ((list,), lambda stored: timedelta(*map(_integer, stored))),
-    "$decimal": ((str,), Decimal),
-    "$uuid": ((str,), UUID),
-}
-_FROM_LIST: Mapping[str, Callable[[list[Any]], Any]] = {
-    "$tuple": tuple,
-    "$set": set,
-    "$frozenset": frozenset,
-}
-_TYPE_NAMES = {tag: tag[1:] for tag in [*_FROM_SCALAR, *_FROM_LIST, "$dict"]}
-_TYPE_NAMES |= {"$decimal": "Decimal", "$uuid": "UUID"}
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is not an integer")
-    return value
 
 
 def _untag(value: Any, depth: int) -> Any:
@@ -415,8 +279,8 @@ def _untag(value: Any, depth: int) -> Any:
 
 
 def _untagged(tag: str, stored: Any, depth: int) -> Any:
-    if tag in _FROM_SCALAR:
-        kinds, make = _FROM_SCALAR[tag]
+    if tag in FROM_TAG:
+        kinds, make = FROM_TAG[tag]
         if type(stored) not in kinds:
             raise TypeError(f"{tag} cannot be a {type(stored).__name__}")
         return make(stored)
@@ -434,9 +298,7 @@ def _untagged(tag: str, stored: Any, depth: int) -> Any:
 def _untag_object(stored: list[Any], depth: int) -> Any:
     name, version, data = stored
     found = Unregistered(name, version, _untag(data, depth))
-    registration = registered_names.get(name)
-    if registration is None or (version != registration.version and registration.upcast is None):
-        return found
-    if version > registration.version:  # Written by a newer program than this.
+    registration = by_name.get(name)
+    if registration is None or not registration.takes(version):
         return found
     return registration.bring_back(found.data, version)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import attrs
 
 from evstore.chain import ZERO
+from evstore.errors import Corrupt
 from evstore.sqlite.database import Columns, Cursor, Database
 
 SEQ_BITS = 32
@@ -102,7 +103,8 @@ def by_number(database: Database, cursor: Cursor, number: int) -> Life:
     life: Life | None = database.cache("lives").get(number)
     if life is None:
         row = cursor.execute(_SELECT + "number = ?", (number,)).fetchone()
-        assert row is not None, number
+        if row is None:
+            raise Corrupt(database.path, f"there is no session number {number}")
         life = _life(database, cursor, row)
     return life
 

@@ -8,7 +8,7 @@ import orjson
 from evstore.errors import Corrupt
 from evstore.sqlite import payload
 from evstore.sqlite.database import Cursor, Database
-from evstore.sqlite.lives import SEQ_MAX
+from evstore.sqlite.lives import SEQ_BITS, SEQ_MAX
 
 
 class Row(NamedTuple):
@@ -21,6 +21,8 @@ class Row(NamedTuple):
     data: str | bytes
 
 
+_DELTAS_MAX = 64  # more than any writer stacks, so a longer path is an attack
+_LEAF = 32
 SELECT_ROW = "select id, encoding, delta, size, data from event where "
 
 
@@ -29,43 +31,59 @@ def kind_name(database: Database, cursor: Cursor, number: int) -> str:
     kinds: dict[int, str] = database.cache("kinds")
     if number not in kinds:
         kinds.update(cursor.execute("select number, name from kind").fetchall())
+    if number not in kinds:
+        raise Corrupt(database.path, f"there is no kind number {number}")
     return kinds[number]
 
 
 def text_of(cursor: Cursor, row: Row) -> str | None:
-    """Return the text of an event from its row, or None where it was forgotten.
-
-    A delta is expanded against the text it was made from, which is never newer than itself.
-    """
+    """Return the text of an event from its row, or None where it was forgotten."""
+    if row.encoding == payload.TEXT and type(row.data) is str:
+        return row.data
     try:
-        if row.encoding == payload.TEXT:
-            if type(row.data) is not str:
-                raise Corrupt("", "a text is not stored as text")
-            return row.data
-        if row.encoding == payload.FORGOTTEN:
-            return None
-        if type(row.data) is not bytes:
-            raise Corrupt("", "compressed data is not binary")
-        if row.delta is None:
-            return payload.expand(row.data, row.size)
-        if not 0 < row.delta < row.id & SEQ_MAX:
-            raise Corrupt("", f"a delta is against sequence {row.delta}")
-        prefix = text_at(cursor, row.id - (row.id & SEQ_MAX) + row.delta)
-        if prefix is None:
-            raise Corrupt("", "a delta is against a forgotten event")
-        return payload.expand(row.data, row.size, prefix)
+        return _decoded(cursor, row)
     except Corrupt as error:
-        reason = error.reason
-        raise Corrupt(str(cursor.connection.filename), reason, None, row.id & SEQ_MAX) from error
+        path = str(cursor.connection.filename)
+        raise Corrupt(path, error.reason, None, row.id & SEQ_MAX) from error
 
 
-def text_at(cursor: Cursor, event_id: int) -> str | None:
-    """Return the text of the event with this id."""
+def _decoded(cursor: Cursor, row: Row) -> str | None:
+    """Return the text of an event that is not stored as text; a delta builds on older ones."""
+    deltas: list[Row] = []
+    while row.encoding == payload.DELTA:
+        deltas.append(row)
+        if not 0 < (row.delta or 0) < row.id & SEQ_MAX or len(deltas) > _DELTAS_MAX:
+            raise Corrupt("", f"a delta is against sequence {row.delta}")
+        row = _row_at(cursor, (row.id >> SEQ_BITS << SEQ_BITS) + (row.delta or 0))
+    text = _whole(row)
+    for delta in reversed(deltas):
+        if text is None or type(delta.data) is not bytes:
+            raise Corrupt("", "a delta has nothing to build on")
+        text = payload.expand(delta.data, delta.size, text)
+    return text
+
+
+def _whole(row: Row) -> str | None:
+    if row.encoding == payload.TEXT and type(row.data) is str:
+        return row.data
+    if row.encoding == payload.ZSTD and type(row.data) is bytes:
+        return payload.expand(row.data, row.size)
+    if row.encoding == payload.FORGOTTEN and type(row.data) is bytes and len(row.data) == _LEAF:
+        return None
+    raise Corrupt("", f"its data does not fit its encoding {row.encoding}")
+
+
+def _row_at(cursor: Cursor, event_id: int) -> Row:
     row = cursor.execute(SELECT_ROW + "id = ?", (event_id,)).fetchone()
     if row is None:
         path = str(cursor.connection.filename)
         raise Corrupt(path, "an event is missing", None, event_id & SEQ_MAX)
-    return text_of(cursor, Row(*row))
+    return Row(*row)
+
+
+def text_at(cursor: Cursor, event_id: int) -> str | None:
+    """Return the text of the event with this id."""
+    return text_of(cursor, _row_at(cursor, event_id))
 
 
 def texts_at(cursor: Cursor, ids: Iterable[int]) -> dict[int, str | None]:

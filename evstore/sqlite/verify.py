@@ -48,11 +48,16 @@ select null, (select count(*) from event) || ' events where the batches hold '
   || coalesce(sum(last - first + 1), 0)
 from batch having (select count(*) from event) <> coalesce(sum(last - first + 1), 0)
 """
+_FORK_KEYS = """
+select null, 'position ' || position || ' has a key and no events' from batch
+where last < first and key is not null
+"""
 _ROW_CHECKS = {
     "position": _GAPS,
     "birth": _BIRTHS,
     "batch": _STRAY_BATCHES,
     "event": _STRAY_EVENTS,
+    "key": _FORK_KEYS,
 }
 
 
@@ -92,12 +97,19 @@ def _each_life(
         numbers = session_numbers(cursor)
     for number in numbers:
         with database.snapshot() as cursor:
-            life = by_number(database, cursor, number)
             try:
-                found = list(check(database, cursor, life))
+                found = list(check(database, cursor, by_number(database, cursor, number)))
             except BadFile as error:
-                found = [Finding(life.shown, _seq(error), "damage", str(error))]
+                session, seq = _id_of(cursor, number), _seq(error)
+                found = [Finding(session, seq, "damage", str(error))]
         yield from found
+
+
+def _id_of(cursor: Cursor, number: int) -> str | None:
+    session_id: str | None = cursor.execute(
+        "select coalesce(id, lower(hex(uid))) from session where number = ?", (number,)
+    ).get
+    return session_id
 
 
 def _seq(error: BadFile) -> int | None:
@@ -160,6 +172,8 @@ class _Deriving:
             yield from self._compare(seq, "event", expected, found)
             if (salt is None) != (row.encoding == payload.FORGOTTEN):
                 yield Finding(self._life.shown, seq, "event", "its salt does not fit its encoding")
+            if (row.delta is None) != (row.encoding != payload.DELTA):
+                yield Finding(self._life.shown, seq, "event", "its delta does not fit its encoding")
             if not any(first <= seq <= last for first, last in positions.get(position, ())):
                 yield Finding(self._life.shown, seq, "event", f"it is not in batch {position}")
             self._apply(seq, named, name, operand, text)

@@ -1,0 +1,224 @@
+"""Verification: whatever is changed behind evstore's back is found, column by column."""
+
+import apsw
+import pytest
+
+import evstore
+from evstore import replay
+from evstore.sqlite import insert
+from evstore.sqlite.pages import checksum_vfs
+
+
+@pytest.fixture
+def broad(tmp_path, monkeypatch):
+    """Return the path of a store that uses every column of the log and of what is derived."""
+    monkeypatch.setattr(insert, "CHECKPOINT_EVENTS", 5)
+    path = tmp_path / "broad.db"
+    with evstore.open(path, actor="tester") as store:
+        main = store.session("main", metadata={"user": "u1"})
+        for turn in range(12):
+            main.variables[f"name{turn % 3}"] = turn
+            main.messages.append(
+                {"role": "user", "content": f"turn {turn} " * (200 if turn == 7 else 1)}
+            )
+        with main.batch(key="once", cause="because", actor="planner") as batch:
+            batch.messages.remove(2, reason="wrong")
+            batch.messages.replace(3, {"role": "user", "content": "right"})
+            del batch.variables["name0"]
+        main.variables["long"] = "x" * 2000
+        fork = main.fork("fork", at=10)
+        fork.variables["name1"] = "forked"
+        fork.record("app.step", {"done": True})
+        store.session("gone").variables["a"] = 1
+        store.delete("gone")
+        store.session("again").variables["a"] = 1
+        uid = store.session("again").uid
+        assert uid
+        store.delete("again")
+        store.restore(uid)
+    return path
+
+
+def alter(path, *statements):
+    """Change the file with its triggers dropped and put back, every page checksum being right."""
+    connection = apsw.Connection(str(path), vfs=checksum_vfs())
+    triggers = connection.execute("select name, sql from sqlite_schema where type = 'trigger'")
+    triggers = triggers.fetchall()
+    for name, _ in triggers:
+        connection.execute(f"drop trigger {name}")
+    connection.execute("pragma ignore_check_constraints=on")
+    changes = connection.total_changes()
+    for statement in statements:
+        connection.execute(statement)
+    changed = connection.total_changes() - changes
+    for _, sql in triggers:
+        connection.execute(sql)
+    connection.close()
+    return changed
+
+
+def findings(path, level="full"):
+    """Return what verify finds."""
+    with evstore.open(path) as store:
+        return list(replay.verify(store, level=level))
+
+
+EVENT = "where id = (select max(id) from event where {})"
+COLUMN_EDITS = {
+    "event.id": "update event set id = id + 1000 where id = (select max(id) from event)",
+    "event.id, another session's": "update event set id = id + (5 << 32) where id >> 32 = 2",
+    "event.kind": "update event set kind = 2 " + EVENT.format("kind = 1"),
+    "event.version": "update event set version = 2 " + EVENT.format("kind = 1"),
+    "event.name": "update event set name = 'other' " + EVENT.format("name = 'name1'"),
+    "event.base": "update event set base = base - 1 " + EVENT.format("base > 1"),
+    "event.base, nulled": "update event set base = null " + EVENT.format("base is not null"),
+    "event.operand": "update event set operand = operand + 1 " + EVENT.format("kind = 6"),
+    "event.operand, of a set": "update event set operand = 1 " + EVENT.format("kind = 1"),
+    "event.encoding": "update event set encoding = 0 " + EVENT.format("encoding = 1"),
+    "event.encoding, of text": "update event set encoding = 1 " + EVENT.format("encoding = 0"),
+    "event.encoding, forgotten": "update event set encoding = 3 " + EVENT.format("encoding = 0"),
+    "event.delta": "update event set delta = 1 " + EVENT.format("encoding = 1"),
+    "event.delta, of text": "update event set delta = 1 " + EVENT.format("encoding = 0"),
+    "event.size": "update event set size = size + 1 " + EVENT.format("encoding = 0"),
+    "event.size, compressed": "update event set size = size + 1 " + EVENT.format("encoding = 1"),
+    "event.position": "update event set position = position - 1 " + EVENT.format("kind = 5"),
+    "event.salt": "update event set salt = zeroblob(16) " + EVENT.format("kind = 5"),
+    "event.salt, nulled": "update event set salt = null " + EVENT.format("kind = 5"),
+    "event.data": "update event set data = replace(data, 'turn', 'burn') "
+    + EVENT.format("data like '%turn%'"),
+    "event.data, nulled": "update event set data = null " + EVENT.format("kind = 5"),
+    "batch.position": "update batch set position = 1000 where position = 3",
+    "batch.position, newest": "update batch set position = position + 1"
+    " where position = (select max(position) from batch)",
+    "batch.session": "update batch set session = 2 where position = 3",
+    "batch.first": "update batch set first = first + 1 where position = 3",
+    "batch.first, of a fork": "update batch set first = first - 1 where last = first - 1",
+    "batch.last": "update batch set last = last + 1 where position = 3",
+    "batch.time": "update batch set time = time + 1 where position = 3",
+    "batch.actor": "update batch set actor = 'someone' where position = 3",
+    "batch.actor, nulled": "update batch set actor = null where position = 3",
+    "batch.cause": "update batch set cause = 'else' where cause = 'because'",
+    "batch.key": "update batch set key = 'twice' where key = 'once'",
+    "batch.key, given": "update batch set key = 'new' where position = 3",
+    "batch.key, of a fork's birth": "update batch set key = 'new' where last = first - 1",
+    "batch.link": "update batch set link = zeroblob(32) where position = 3",
+    "session.number": "update session set number = 100 where number = 1",
+    "session.uid": "update session set uid = zeroblob(16) where number = 1",
+    "session.id": "update session set id = 'other' where number = 1",
+    "session.id, nulled": "update session set id = null where number = 1",
+    "session.created": "update session set created = created + 1 where number = 1",
+    "session.parent": "update session set parent = 3 where parent = 1",
+    "session.parent, nulled": "update session set parent = null where parent = 1",
+    "session.fork": "update session set fork = fork - 1 where fork is not null",
+    "session.fork, given": "update session set fork = 1 where number = 3",
+    "session.salt": "update session set salt = zeroblob(16) where number = 1",
+    "session.leaf": "update session set leaf = zeroblob(32) where number = 1",
+    "session.position": "update session set position = position + 1 where number = 1",
+    "session.ended": "update session set ended = 11 where number = 1",
+    "session.ended, nulled": "update session set ended = null, id = 'gone2' where ended is not null",
+    "kind.name": "update kind set name = 'variable.put' where number = 1",
+    "kind.name, of an application": "update kind set name = 'app.other' where number = 16",
+    "kind.number": "update kind set number = 17 where number = 16",
+    "variable.session": "update variable set session = 3 where session = 2",
+    "variable.family": "update variable set family = 2 where session = 1 and name = 'name1'",
+    "variable.name": "update variable set name = 'other' where session = 1 and name = 'name1'",
+    "variable.seq": "update variable set seq = seq - 1 where session = 1 and name = 'name1'",
+    "variable.created": "update variable set created = 9 where session = 1 and name = 'name1'",
+    "variable.created, nulled": "update variable set created = null where name = 'name1'",
+    "variable.operand": "update variable set operand = 1 where session = 1 and name = 'name1'",
+    "variable.value": "update variable set value = '0' where session = 1 and name = 'name1'",
+    "variable.value, of metadata": "update variable set value = '\"u2\"' where session = 2",
+    "variable, missing": "delete from variable where session = 1 and name = 'name1'",
+    "checkpoint.id": "update checkpoint set id = id + 1 where id = (select max(id) from checkpoint)",
+    "checkpoint.messages": "update checkpoint set messages = messages + 1",
+    "checkpoint.ranges": "update checkpoint set ranges = (select min(ranges) from checkpoint)",
+    "checkpoint.names": "update checkpoint set names = (select min(names) from checkpoint)",
+    "event, missing": "delete from event where id = (select max(id) from event)",
+    "batch, missing": "delete from batch where position = (select max(position) from batch)",
+    "session, missing": "delete from session where number = 2",
+}
+
+
+def test_nothing_is_found_where_nothing_was_changed(broad):
+    """A store that nobody touched has no findings, at any level."""
+    for level in ("heads", "chain", "full"):
+        assert [] == findings(broad, level)
+
+
+@pytest.mark.parametrize("edit", COLUMN_EDITS)
+def test_every_column_is_covered(broad, edit):
+    """A change of a single column of any table, whatever the column, is found."""
+    assert alter(broad, COLUMN_EDITS[edit]) > 0
+
+    assert [] != findings(broad)
+
+
+def columns(path, table):
+    """Return the names of the columns of a table."""
+    connection = apsw.Connection(str(path), vfs=checksum_vfs())
+    found = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("table", ["event", "batch", "session", "variable", "checkpoint", "kind"])
+def test_no_column_is_forgotten(broad, table):
+    """Every column that the format has is among those that the test above changes."""
+    edited = {edit.partition(",")[0] for edit in COLUMN_EDITS}
+    assert [] == [name for name in columns(broad, table) if f"{table}.{name}" not in edited]
+
+
+def test_reordered_events_are_found(broad):
+    """Two events of a session that change places are found."""
+    alter(
+        broad,
+        "update event set id = 99 where id = (1 << 32) + 3",
+        "update event set id = (1 << 32) + 3 where id = (1 << 32) + 5",
+        "update event set id = (1 << 32) + 5 where id = 99",
+    )
+    assert [] != findings(broad, "chain")
+
+
+def test_an_inserted_event_is_found(broad):
+    """An event that was put in by hand is found, also after the head of its session."""
+    alter(
+        broad,
+        "insert into event select (id >> 32 << 32) + 999, kind, version, name, base, operand,"
+        " encoding, delta, size, position, salt, data from event where id = (1 << 32) + 3",
+    )
+    assert [] != findings(broad, "heads")
+
+
+def test_a_swapped_batch_is_found(broad):
+    """Two batches of different sessions that swap their positions are found."""
+    connection = apsw.Connection(str(broad), vfs=checksum_vfs())
+    (newest,) = connection.execute("select max(position) from batch").fetchone()
+    connection.close()
+    alter(
+        broad,
+        "update batch set position = -1 where position = 3",
+        f"update batch set position = 3 where position = {newest}",
+        f"update batch set position = {newest} where position = -1",
+    )
+    assert [] != findings(broad)
+
+
+def test_a_changed_newest_batch_is_found_by_its_head(broad):
+    """The quickest level sees a change in the newest batch of a session."""
+    newest = "(select max(position) from batch where session = 1)"
+    alter(broad, f"update batch set actor = 'someone' where position = {newest}")
+    assert ["main"] == [finding.session for finding in findings(broad, "heads")]
+
+
+def test_a_finding_says_where(broad):
+    """A finding names the session and the sequence at which it stands."""
+    alter(broad, "update event set data = '{}' where id = (1 << 32) + 3")
+    found = findings(broad)
+    assert (3, "link") in [(finding.seq, finding.kind) for finding in found]
+    assert (3, "event") in [(finding.seq, finding.kind) for finding in found]
+
+
+def test_a_level_is_one_of_three(store):
+    """A level that is none of the three is refused by name."""
+    with pytest.raises(evstore.errors.Refused, match="'heads', 'chain' or 'full'"):
+        list(replay.verify(store, level="thorough"))
