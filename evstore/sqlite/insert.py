@@ -151,7 +151,8 @@ def insert(database: Database, cursor: Cursor, life: Life, row: BatchRow, layout
         put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
     for kind in layout.kinds:
         _follow_life(database, cursor, life, kind)
-    insert_checkpoint(database, cursor, life, row.last)
+    if layout.rows:
+        insert_checkpoint(database, cursor, life, row.last)
     database.cache("tips")[life.number] = Tip(row.last, row.time_us, row.link)
     database.position = row.position
 
@@ -242,10 +243,7 @@ def copy_metadata(database: Database, cursor: Cursor, life: Life) -> None:
 
 
 def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:
-    """Write the state at `seq` down, if the last time is long enough ago.
-
-    The distance grows with the number of names, so that checkpoints stay about a byte per event.
-    """
+    """Write the state at `seq` down, if the last time is long enough ago."""
     due = database.cache("checkpoints")
     if life.number not in due:
         due[life.number] = Moment(database, cursor, life, seq).anchored + CHECKPOINT_EVENTS
@@ -253,11 +251,19 @@ def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) 
         return
     moment = Moment(database, cursor, life, seq)
     outline = moment.outline()
-    distance = max(CHECKPOINT_EVENTS, 2 * outline.name_count)
+    distance = checkpoint_distance(outline)
     due[life.number] = moment.anchored + distance
     if seq >= due[life.number]:
         put_checkpoint(cursor, life.number, outline)
         due[life.number] = seq + distance
+
+
+def checkpoint_distance(outline: Outline) -> int:
+    """Return how many events the next checkpoint must be away from the last one.
+
+    It grows with the number of names, so that checkpoints stay about a byte per event.
+    """
+    return max(CHECKPOINT_EVENTS, 2 * outline.name_count)
 
 
 def put_checkpoint(cursor: Cursor, number: int, outline: Outline) -> None:

@@ -11,7 +11,7 @@ from evstore.events import (
 )
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
-    CHECKPOINT_EVENTS,
+    checkpoint_distance,
     copy_metadata,
     inline_text,
     kind_number,
@@ -24,7 +24,7 @@ from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import texts_at
 from evstore.state import Outline
 
-Step = tuple[int, str, str | None, int | None]
+Step = tuple[int, int, str, str | None, int | None]
 
 
 def rebuild(database: Database, durability: Durability) -> None:
@@ -46,31 +46,34 @@ def session_numbers(cursor: Cursor) -> list[int]:
 
 
 def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Step]:
-    """Yield (seq, kind, name, operand) of the events that a life recorded itself."""
+    """Yield (seq, position, kind, name, operand) of the events that a life recorded itself."""
     moment = Moment(database, cursor, life)
     events = cursor.connection.cursor().execute(
-        "select id & 0xffffffff, kind, name, operand from event where id between ? and ?",
+        "select id & 0xffffffff, position, kind, name, operand from event where id between ? and ?",
         life.lineage[-1].ids,
     )
-    for seq, kind, name, operand in events:
-        yield seq, moment.kind(kind), name, operand
+    for seq, position, kind, name, operand in events:
+        yield seq, position, moment.kind(kind), name, operand
 
 
 def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
-    """Fold a life's own events over the past it shares, writing checkpoints on the way."""
+    """Fold a life's own events over the past it shares, with the checkpoints that belong to it."""
     moment = Moment(database, cursor, life, tip(cursor, life).head)
     outline = Moment(database, cursor, life.parent, life.fork).outline()
     written = Moment(database, cursor, life, life.fork).anchored
-    ended = None
-    for seq, kind, name, operand in own_steps(database, cursor, life):
-        outline.apply(seq, kind, name, operand, moment)
-        if seq - written >= CHECKPOINT_EVENTS and seq - written >= 2 * outline.name_count:
+    batch, ended = 0, None
+    for seq, position, kind, name, operand in own_steps(database, cursor, life):
+        if batch not in (0, position) and outline.seq - written >= checkpoint_distance(outline):
             put_checkpoint(cursor, life.number, outline)
-            written = seq
+            written = outline.seq
+        outline.apply(seq, kind, name, operand, moment)
+        batch = position
         if kind in ENDINGS:
             ended = kind_number(database, cursor, kind)
         elif kind == SESSION_RESTORED:
             ended = None
+    if batch and outline.seq - written >= checkpoint_distance(outline):
+        put_checkpoint(cursor, life.number, outline)
     set_ended(cursor, life.number, ended)
     return outline
 
@@ -80,7 +83,7 @@ def _project(database: Database, cursor: Cursor, life: Life, outline: Outline) -
     copy_metadata(database, cursor, life)
     touched = {
         (family, name): outline.names[family][name]
-        for _, kind, name, _ in own_steps(database, cursor, life)
+        for _, _, kind, name, _ in own_steps(database, cursor, life)
         if (family := FAMILY.get(kind)) is not None and name is not None
     }
     ids = {key: life.event_id(reference.seq) for key, reference in touched.items()}
