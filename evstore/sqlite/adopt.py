@@ -1,6 +1,7 @@
 """Batches recorded elsewhere enter the log as they are, with their uids, times, salts and links."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
@@ -11,9 +12,10 @@ from evstore.events import (
     FAMILY,
     KINDS,
     OPERANDS,
-    VARIABLE_SET,
+    SETS,
     Body,
     is_application_kind,
+    value_text,
 )
 from evstore.sqlite import payload
 from evstore.sqlite.database import Cursor, Database, Durability
@@ -29,6 +31,8 @@ from evstore.sqlite.insert import (
 )
 from evstore.sqlite.lives import Life, by_uid
 from evstore.sqlite.read import Moment
+
+_TIME_US_MAX = 253_402_300_799_999_999  # the last moment that a datetime can say
 
 
 def adopt(database: Database, batches: Iterable[Batch], durability: Durability) -> tuple[int, int]:
@@ -116,10 +120,12 @@ def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
 
 def _prepare(batch: Batch) -> list[Prepared]:
     said = said_by(batch.actor, batch.cause, batch.key)
-    return [_prepared(batch, entry, said) for entry in batch.entries]
+    return [
+        _prepared(batch, seq, entry, said) for seq, entry in enumerate(batch.entries, batch.first)
+    ]
 
 
-def _prepared(batch: Batch, entry: Entry, said: bytes) -> Prepared:
+def _prepared(batch: Batch, seq: int, entry: Entry, said: bytes) -> Prepared:
     if entry.kind not in KINDS and not is_application_kind(entry.kind):
         raise _damaged(batch, f"an event has the unknown kind {entry.kind!r}")
     if entry.text is None:
@@ -129,12 +135,12 @@ def _prepared(batch: Batch, entry: Entry, said: bytes) -> Prepared:
         return Prepared(body, payload.FORGOTTEN, entry.leaf, None, entry.leaf)
     if (entry.kind in FAMILY) != (entry.name is not None) or entry.salt is None:
         raise _damaged(batch, "an event has a name and needs none, or the other way round")
-    body = Body(entry.kind, entry.name, entry.text, _operand(batch, entry), entry.version)
+    body = Body(entry.kind, entry.name, entry.text, _operand(batch, seq, entry), entry.version)
     encoding, data = payload.pack(entry.text)
     return Prepared(body, encoding, data, entry.salt, entry.hashed(said))
 
 
-def _operand(batch: Batch, entry: Entry) -> int | None:
+def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:
     """Return the number that the fold needs, after a look at the shape of the data."""
     try:
         data = orjson.loads(entry.text or b"")
@@ -147,12 +153,26 @@ def _operand(batch: Batch, entry: Entry) -> int | None:
     if entry.kind in BODIES and type(data.get("message")) is not dict:
         raise _damaged(batch, f"a {entry.kind} carries no message")
     number = data.get(OPERANDS.get(entry.kind, ""))
-    if entry.kind == VARIABLE_SET and not (entry.text or b"").startswith(b'{"value":'):
-        raise _damaged(batch, "a variable.set does not begin with its value")
-    needed = entry.kind in OPERANDS and entry.kind != VARIABLE_SET
-    if (number is not None or needed) and type(number) is not int:
-        raise _damaged(batch, f"a {entry.kind} lacks its {OPERANDS[entry.kind]}")
+    if entry.kind in SETS.values():
+        if not _is_set(entry.text or b"", number):
+            raise _damaged(batch, f"the data of a {entry.kind} is not a value and its deadline")
+    elif entry.kind in OPERANDS and (type(number) is not int or not 0 <= number < seq):
+        raise _damaged(batch, f"the {OPERANDS[entry.kind]} of a {entry.kind} is not in its past")
     return number
+
+
+def _is_set(text: bytes, deadline: Any) -> bool:
+    """Tell whether a text is `{"value":…}`, or that with its deadline, and nothing else."""
+    end = b"}"
+    if deadline is not None:
+        if type(deadline) is not int or not 0 <= deadline <= _TIME_US_MAX:
+            return False
+        end = b',"expires_at":%d}' % deadline
+    try:
+        orjson.loads(value_text(text, deadline))
+    except ValueError:
+        return False
+    return text.startswith(b'{"value":') and text.endswith(end)
 
 
 def _damaged(batch: Batch, reason: str) -> Corrupt:

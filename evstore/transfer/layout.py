@@ -5,11 +5,12 @@ an export that was cut off can be told from a whole one:
 
     {"evstore":1}
     {"birth":UID,"id":TEXT,"created":TIME,"parent":UID,"fork":SEQ,"salt":HEX}
-    {"batch":UID,"first":SEQ,"time":TIME,"actor":TEXT,"cause":TEXT,"key":TEXT,"link":HEX,"events":[…]}
+    {"batch":UID,"first":SEQ,"time":TIME,"actor":TEXT,"cause":TEXT,"key":TEXT,"link":HEX,
+     "events":[…]}
     {"end":COUNT}
 
-A birth stands right before the first batch of its life. A UID has 32 hexadecimal digits, a salt 32, a
-link and a leaf 64; a TIME is in µs since 1970. An event of a batch is
+A birth stands right before the first batch of its life. A UID has 32 hexadecimal digits, a salt
+32, a link and a leaf 64; a TIME is in µs since 1970. An event of a batch is
 
     {"kind":TEXT,"version":NUMBER,"name":TEXT,"data":TEXT,"salt":HEX}
 

@@ -1,0 +1,116 @@
+"""What many verbs ask for in the same words: a file, a session, a moment, and how to print."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+import click
+
+import evstore
+from evstore.cli import terminal
+from evstore.errors import Refused, SessionNotFound
+from evstore.session import Session
+from evstore.store import Store
+
+_UID_DIGITS = 32
+_DIGITS = re.compile("[0-9]{1,18}")
+
+
+class _Moment(click.ParamType[Any]):
+    """A sequence in digits, or a date and time in ISO 8601 with its zone."""
+
+    name = "moment"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | datetime:
+        """Return the sequence or the aware datetime."""
+        text = str(value)
+        if _DIGITS.fullmatch(text):
+            return int(text)
+        with suppress(ValueError):
+            time = datetime.fromisoformat(text)
+            if time.utcoffset() is not None:
+                return time
+        example = "2026-01-31T12:00:00Z"
+        what = f"{text!r} is no moment: give a sequence or a time like {example}"
+        return self.fail(what, param, ctx)
+
+
+class _Expected(click.ParamType[Any]):
+    """A sequence, or the word `absent`."""
+
+    name = "seq"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the sequence, or ABSENT."""
+        text = str(value)
+        if text == "absent":
+            return evstore.ABSENT
+        if _DIGITS.fullmatch(text):
+            return int(text)
+        return self.fail(f"{text!r} is not expected: give a sequence, or 'absent'", param, ctx)
+
+
+FILE = click.argument("file")
+SESSION = click.argument("session")
+MOMENT = _Moment()
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal.")
+AT = click.option(
+    "--at",
+    type=MOMENT,
+    metavar="MOMENT",
+    help="Look at the past: a sequence, or an ISO 8601 time with its zone.",
+)
+ACTOR = click.option("--actor", metavar="NAME", help="Record who does this.")
+METADATA = click.option("--metadata", is_flag=True, help="Take the metadata, not the variables.")
+EXPECTED = _Expected()
+COUNT = click.IntRange(min=0)
+
+
+def in_json(*, as_json: bool) -> bool:
+    """Tell whether to print for a program."""
+    return as_json or not terminal.is_terminal()
+
+
+@contextmanager
+def reading(file: str) -> Iterator[Store]:
+    """Open a store for reading only: nothing is created and nothing changes."""
+    with evstore.open(file, read_only=True) as store:
+        yield store
+
+
+@contextmanager
+def writing(file: str, actor: str | None = None, *, create: bool = False) -> Iterator[Store]:
+    """Open a store for writing; only with `create` may it come into being."""
+    with evstore.open(file, create=create, actor=actor) as store:
+        yield store
+
+
+def find(store: Store, session: str) -> Session:
+    """Return the living session with this id, else the life with this uid."""
+    try:
+        return store.session(session, create=False)
+    except SessionNotFound:
+        if len(session) != _UID_DIGITS or not set(session) <= set("0123456789abcdef"):
+            raise
+        return store.session(uid=session)
+
+
+def given_text(argument: str) -> str:
+    """Return an argument, or what stdin says where it is `-`, without the newline at its end."""
+    if argument != "-":
+        return argument
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise Refused("what came through stdin is not UTF-8 text: convert it first") from None
+    return text.removesuffix("\n")
+
+
+def is_piped_in() -> bool:
+    """Tell whether stdin is something other than a person."""
+    return not sys.stdin.isatty()

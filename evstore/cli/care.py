@@ -1,0 +1,87 @@
+"""The verbs that look after a file: stats, verify and rebuild."""
+
+from contextlib import ExitStack
+
+import attrs
+import click
+
+from evstore import replay
+from evstore.cli import asking, terminal
+from evstore.cli.asking import FILE, JSON
+from evstore.errors import BadFile
+
+_BYTES = "_bytes"
+
+
+@click.command(short_help="Count what a store holds.")
+@FILE
+@JSON
+def stats(file: str, as_json: bool) -> None:
+    """Count what a store holds, and the bytes that it takes."""
+    with asking.reading(file) as store, terminal.progress("counting"):
+        found = attrs.asdict(store.stats())
+    if asking.in_json(as_json=as_json):
+        terminal.write(terminal.json_line(found))
+        return
+    terminal.print_facts(
+        (name.replace("_", " "), terminal.size(fact) if name.endswith(_BYTES) else fact)
+        for name, fact in found.items()
+    )
+
+
+@click.command(short_help="Check that the log is as it was recorded.")
+@FILE
+@click.option(
+    "--level",
+    type=click.Choice(["heads", "chain", "full"]),
+    default="chain",
+    show_default=True,
+    help="heads: the newest links; chain: every link; full: all that is derived as well.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print findings as JSON Lines.")
+@click.pass_context
+def verify(context: click.Context, file: str, level: replay.Level, as_json: bool) -> None:
+    """Check that the log is as it was recorded: print ok, or a line for each finding."""
+    count = 0
+    with asking.reading(file) as store, ExitStack() as shown:
+        shown.enter_context(terminal.progress("verifying"))
+        for finding in replay.verify(store, level=level):
+            shown.close()  # A bar and findings would write over each other.
+            count += 1
+            if as_json:
+                terminal.write(terminal.json_line(attrs.asdict(finding)))
+            else:
+                terminal.say(finding_line(finding))
+    if count:
+        context.exit(1)
+    if not as_json:
+        terminal.say("ok")
+
+
+def finding_line(finding: replay.Finding) -> str:
+    """Return a finding as a line: where, which kind of thing, and what about it."""
+    where = finding.session or "the store"
+    if finding.seq is not None:
+        where += f" at {finding.seq}"
+    return terminal.harmless(f"{where}: {finding.kind}: {finding.what}")
+
+
+@click.command(short_help="Make the present anew from the log.")
+@FILE
+@click.pass_context
+def rebuild(context: click.Context, file: str) -> None:
+    """Make the present anew from the log, and say by its SHA-256 whether it is the same."""
+    with asking.writing(file) as store, terminal.progress("rebuilding"):
+        try:
+            before = replay.fingerprint(store)
+        except BadFile:  # What cannot be read needs it most.
+            before = "not readable"
+        replay.rebuild(store)
+        after = replay.fingerprint(store)
+    same = "as before" if before == after else f"before it was {before}"
+    terminal.say(f"rebuilt: the state is {after}, {same}")
+    if before != after:
+        context.exit(1)
+
+
+VERBS = (stats, verify, rebuild)

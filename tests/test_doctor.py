@@ -1,0 +1,83 @@
+"""The doctor says what any file is and how it does, and changes nothing."""
+
+import sqlite3
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from evstore.cli import doctor
+from tests.command_line import damage, filled, run, told
+
+
+@pytest.fixture
+def file(path: Path) -> str:
+    """A store with a conversation, a fork, and a session that was deleted."""
+    return filled(path)
+
+
+def test_doctor_finds_a_sound_store_well(file):
+    """The doctor's checks of a sound store are all ok."""
+    text = run("doctor", file).stdout
+    assert ["ok"] * 9 == [line.split()[0] for line in text.splitlines()]
+    assert f"evstore {version('evstore')}, apsw" in text
+    checks = told("doctor", file, "--json")
+    assert ["name", "state", "what"] == sorted(checks[0])
+
+
+def test_doctor_notes_what_is_odd(file, monkeypatch):
+    """Open permissions, a great log and missing checksums are noted, and nothing is wrong."""
+    monkeypatch.setattr(doctor, "WAL_BYTES_MAX", -1)
+    Path(file).chmod(0o644)
+    result = run("doctor", file)
+    assert 0 == result.exit_code
+    assert ["permissions", "WAL"] == [
+        line.split()[1] for line in result.stdout.splitlines() if line.startswith("note")
+    ]
+    assert "note" == doctor._checksums(doctor.Header(4096, 0, 1, 1)).state
+    monkeypatch.setattr(doctor, "checksum_vfs", lambda: "")
+    assert "note" == doctor._checksums(doctor.Header(4096, 8, 1, 1)).state
+
+
+def test_doctor_finds_what_is_wrong(file, monkeypatch):
+    """A changed event and a broken page are found, and the exit code is 1."""
+    damage(file)
+    monkeypatch.setattr(doctor, "FINDINGS_SHOWN", 0)
+    result = run("doctor", file)
+    assert 1 == result.exit_code
+    assert "more: see evstore verify" in result.stdout
+    monkeypatch.setattr(doctor, "FINDINGS_SHOWN", 9)
+    assert " at 3: link: " in run("doctor", file).stdout
+    content = bytearray(Path(file).read_bytes())
+    content[content.index(b"planner")] ^= 1
+    Path(file).write_bytes(content)
+    assert 1 == run("doctor", file).exit_code
+    assert ["wrong"] == [check.state for check in doctor._integrity(file)]
+
+
+def test_doctor_says_something_of_anything(file, tmp_path):
+    """Of files that are no stores the doctor says what they seem to be."""
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("create table t(x)")
+    connection.close()
+    future = bytearray(Path(file).read_bytes())
+    future[63] = 9
+    for content, words in (
+        (None, "cannot be read"),
+        (b"", "empty"),
+        (b"garbage" * 50, "no SQLite database"),
+        (b"PK\x03\x04", "zip"),
+        (b'{"evstore":1}', "evstore import"),
+        (other.read_bytes(), "another program"),
+        (bytes(future), "upgrade evstore"),
+        (Path(file).read_bytes()[:5000], "wrong"),
+    ):
+        strange = tmp_path / "strange"
+        if content is not None:
+            strange.write_bytes(content)
+        result = run("doctor", str(strange))
+        assert (1, "") == (result.exit_code, result.stderr)
+        assert words in result.stdout
+        if content is not None:
+            assert content == strange.read_bytes()
