@@ -1,5 +1,7 @@
 """The flight recorder for AI agents: an event-sourced session store in one SQLite file."""
 
+import logging
+
 from evstore import errors
 from evstore.batch import Batch
 from evstore.events import ABSENT, ANY, ERASED, Event
@@ -11,6 +13,8 @@ from evstore.state import VariableInfo, VariableStore
 from evstore.store import SessionInfo, Stats, Store, open
 from evstore.variables import Variables
 from evstore.view import View
+
+logging.getLogger("evstore").addHandler(logging.NullHandler())
 
 __all__ = [
     "ABSENT",

@@ -178,15 +178,30 @@ class Batch:
         """The variables, with what this batch wrote."""
         return Variables(self, VARIABLES)
 
+    @variables.setter
+    def variables(self, door: Variables) -> None:
+        """Take what `|=` gives back."""
+        self.variables.check_is(door)
+
     @property
     def metadata(self) -> Variables:
         """The metadata, with what this batch wrote."""
         return Variables(self, METADATA)
 
+    @metadata.setter
+    def metadata(self, door: Variables) -> None:
+        """Take what `|=` gives back."""
+        self.metadata.check_is(door)
+
     @property
     def messages(self) -> Messages:
         """The messages, with what this batch wrote."""
         return Messages(self)
+
+    @messages.setter
+    def messages(self, door: Messages) -> None:
+        """Take what `+=` gives back."""
+        self.messages.check_is(door)
 
     def record(self, kind: str, data: Any = None) -> None:
         """Add an event of the application's own, of a kind like `app.order.placed`."""

@@ -173,6 +173,11 @@ class Messages(Sequence[Any]):
         body = self._side.writer.clear()
         return self._side.say(lambda present: [body] if present.message_count() else ())
 
+    def check_is(self, door: object) -> None:
+        """Raise AttributeError for all but this very door, which `+=` assigns to where it stood."""
+        if type(door) is not type(self) or vars(door) != vars(self):
+            raise AttributeError("the door of a session cannot be replaced: use extend() or +=")
+
     def _removal(self, seq: int, reason: str | None) -> Body | Later:
         remove = self._side.writer.remove
         if seq < 0:  # A message of this very batch: its seq is known at the commit.

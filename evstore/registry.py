@@ -4,6 +4,7 @@ A codec is shallow: it takes an object to data one level down, and what is insid
 own type, so that nothing is lost to an annotation that says less than the object knows.
 """
 
+import dataclasses
 import enum
 import sys
 from collections.abc import Callable
@@ -87,8 +88,8 @@ def register(
     """Let the objects of a class be stored, in this process, under a name (that of the class).
 
     attrs and dataclass classes, pydantic models, Enums, numpy arrays and scalars, and subclasses of
-    storable types need no more; what their objects hold is stored by its own type, so the classes
-    inside are registered too. For others give `encode(object)`, which returns something storable, and
+    storable types need no more; what is inside an object is stored by its own type, so its class is
+    registered too. For others give `encode(object)`, which returns something storable, and
     `decode(data)`. `upcast(data, version)` brings data of an older version up to this one.
 
     Raises Refused where nothing is known about how to store the class, or another has the name.
@@ -118,7 +119,7 @@ def _codec(cls: type) -> Codec | None:
         return (lambda member: member.value), cls
     if issubclass(cls, enum.Enum):
         return (lambda member: member.name), cls.__getitem__
-    if attrs.has(cls) or hasattr(cls, "__dataclass_fields__"):
+    if attrs.has(cls) or dataclasses.is_dataclass(cls):
         return _by_fields(cls)
     if hasattr(cls, "model_construct"):
         return _by_pydantic(cls)
@@ -135,17 +136,27 @@ def _codec(cls: type) -> Codec | None:
 def _by_fields(cls: type) -> Codec:
     """Store an attrs or dataclass object as the dict of its fields."""
     import cattrs
-    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+    from cattrs.gen import make_dict_structure_fn
 
+    names = [
+        field.name for field in (attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls))
+    ]
     # What is inside a field is left as it is, whatever the annotation says.
     converter = cattrs.Converter(detailed_validation=False)
-    converter.register_unstructure_hook_func(lambda _kind: True, lambda value: value)
-    converter.register_structure_hook_func(lambda _kind: True, lambda value, _kind: value)
-    encode = make_dict_unstructure_fn(cls, converter, _cattrs_include_init_false=True)
-    structure = make_dict_structure_fn(
+    converter.register_structure_hook_func(lambda _kind: True, _left)
+    for kind in (str, int, float, bool, bytes):  # These come before all functions.
+        converter.register_structure_hook(kind, _left)
+    structure: Callable[[Any, Any], Any] = make_dict_structure_fn(
         cls, converter, _cattrs_include_init_false=True, _cattrs_forbid_extra_keys=True
     )
-    return encode, lambda data: structure(data, cls)
+    return (
+        lambda value: {name: getattr(value, name) for name in names},
+        lambda data: structure(data, cls),
+    )
+
+
+def _left(value: Any, _kind: Any) -> Any:
+    return value
 
 
 def _by_pydantic(cls: Any) -> Codec:
@@ -186,7 +197,10 @@ def _by_numpy(cls: type) -> Codec:
 
     def decode(data: list[Any]) -> Any:
         descr, shape, stored = data
-        array = np.ndarray(shape, descr_to_dtype(descr), bytearray(stored))
+        dtype = descr_to_dtype(descr)
+        if dtype.hasobject:  # Stored bytes must never be taken for addresses.
+            raise TypeError("an array of Python objects was never stored")
+        array = np.ndarray(shape, dtype, bytearray(stored))
         if array.nbytes != len(stored):
             raise ValueError(f"{len(stored)} bytes are too many for an array of {shape}")
         return array if cls is np.ndarray else array[()]
@@ -218,16 +232,12 @@ def _alike(left: Any, right: Any) -> bool:
         return str(left) == str(right)
 
 
-def _plain_time(value: time) -> time:
-    return _time(time)(value)
-
-
 def _time(cls: Callable[..., Any]) -> Encode:
     return lambda at: cls(at.hour, at.minute, at.second, at.microsecond, at.tzinfo, fold=at.fold)
 
 
 def _datetime(cls: Any) -> Encode:
-    return lambda value: cls.combine(_date(date)(value), _plain_time(value.timetz()))
+    return lambda value: cls.combine(_date(date)(value), _time(time)(value.timetz()))
 
 
 def _date(cls: Callable[..., Any]) -> Encode:

@@ -56,6 +56,7 @@ def _batches(engine: Engine) -> Iterator[Batch | Finding]:
 
 
 class _Tip(NamedTuple):
+    name: str
     head: int
     time_us: int
     link: bytes
@@ -71,24 +72,26 @@ class _Chain:
     def check(self, batch: Batch) -> Iterator[Finding]:
         """Yield what is wrong with the next batch."""
         tip = self._tips.get(batch.uid)
-        name = batch.birth.id if batch.birth and batch.birth.id else batch.uid.hex()
-        if (tip is None) != (batch.birth is not None):
-            yield Finding(name, batch.first, "birth", "its birth is not where its log begins")
+        born = tip is None
         tip = tip or self._shared(batch)
+        name = tip.name
+        if born != (batch.birth is not None):
+            yield Finding(name, batch.first, "birth", "its birth is not where its log begins")
         if batch.first != tip.head + 1:
             yield Finding(name, batch.first, "gap", f"it follows sequence {tip.head}")
         if batch.time_us <= tip.time_us:
             yield Finding(name, batch.first, "time", "it is not later than the batch before it")
         if batch.continues(tip.link) != batch.link:
             yield Finding(name, batch.first, "link", "it does not continue the batch before it")
-        self._tips[batch.uid] = _Tip(batch.last, batch.time_us, batch.link)
+        self._tips[batch.uid] = _Tip(name, batch.last, batch.time_us, batch.link)
 
     def _shared(self, batch: Batch) -> _Tip:
         """Return what the first batch of a life continues."""
         birth = batch.birth
+        name = (birth and birth.id) or batch.uid.hex()
         if birth is None or birth.parent_uid is None or not birth.fork:
-            return _Tip(0, 0, ZERO)
-        return _Tip(birth.fork, 0, self._engine.link_at(birth.parent_uid, birth.fork) or ZERO)
+            return _Tip(name, 0, 0, ZERO)
+        return _Tip(name, birth.fork, 0, self._engine.link_at(birth.parent_uid, birth.fork) or ZERO)
 
 
 def rebuild(store: Store) -> None:

@@ -145,15 +145,30 @@ class Session:
         """The variables: a mutable mapping of names to values."""
         return Variables(self, VARIABLES)
 
+    @variables.setter
+    def variables(self, door: Variables) -> None:
+        """Take what `|=` gives back."""
+        self.variables.check_is(door)
+
     @property
     def metadata(self) -> Variables:
         """The metadata: a mutable mapping of names to values, for finding sessions by."""
         return Variables(self, METADATA)
 
+    @metadata.setter
+    def metadata(self, door: Variables) -> None:
+        """Take what `|=` gives back."""
+        self.metadata.check_is(door)
+
     @property
     def messages(self) -> Messages:
         """The messages: a sequence of JSON objects with a role."""
         return Messages(self)
+
+    @messages.setter
+    def messages(self, door: Messages) -> None:
+        """Take what `+=` gives back."""
+        self.messages.check_is(door)
 
     # Writing.
 
@@ -214,7 +229,7 @@ class Session:
     def view(self) -> View:
         """Return the session as it is now, frozen."""
         with self._look() as moment:
-            return View(self._engine, moment)
+            return View(self._engine, moment.life, moment)
 
     def at(self, moment: int | datetime) -> View:
         """Return the session at a sequence (0 is before its birth), or at an aware datetime.
@@ -223,7 +238,7 @@ class Session:
         """
         seq = self._seq(moment)
         with self._engine.past(self._life, seq) as found:
-            return View(self._engine, found)
+            return View(self._engine, self._life, found)
 
     def events(
         self,

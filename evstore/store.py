@@ -101,7 +101,7 @@ def open(
 
 def _path(target: str | os.PathLike[str]) -> str:
     if not isinstance(target, str):
-        return os.fspath(Path(target))
+        return os.path.abspath(Path(target))  # so that no name is mistaken for `:memory:`
     if target in (MEMORY, "memory:"):
         return MEMORY
     scheme, colon, rest = target.partition(":")
@@ -137,12 +137,12 @@ class Store:
         SessionNotFound. `uid` opens any life, an ended one for reading only. `metadata` is recorded
         with its birth, and ignored later.
         """
+        if actor is not None:
+            self._writer.limits.check_name("actor", actor)
         if uid is not None:
             return self._by_uid(uid, actor)
         session_id = _uuid7() if id is None else id
         self._writer.limits.check_session_id(session_id)
-        if actor is not None:
-            self._writer.limits.check_name("actor", actor)
         if not create and self._engine.find(session_id) is None:
             raise SessionNotFound(session_id)
         birth = [self._writer.set(METADATA, *item) for item in (metadata or {}).items()]
@@ -170,7 +170,7 @@ class Store:
 
         They are read in pages, so a listing holds nothing; `after` is the last one seen before.
         """
-        left = limit
+        left = limit if prefix.isascii() or _is_text(prefix) else 0
         key = None if after is None else self._listed_key(after)
         while left is None or left > 0:
             count = _PAGE_SESSIONS if left is None else min(left, _PAGE_SESSIONS)
@@ -189,14 +189,21 @@ class Store:
 
     def __contains__(self, id: object) -> bool:
         """Tell whether a session with this id lives."""
-        return isinstance(id, str) and self._engine.find(id) is not None
+        return self._living(id) is not None
+
+    def _living(self, id: object) -> Life | None:
+        """Return the life that now has this id; what cannot be an id has none."""
+        try:
+            return self._engine.find(self._writer.limits.check_session_id(id))
+        except BadName:
+            return None
 
     def delete(self, id: str) -> Event:
         """End the life of a session and free its id; its log stays, readable by uid.
 
         Raises SessionNotFound.
         """
-        life = self._engine.find(id)
+        life = self._living(id)
         if life is None:
             raise SessionNotFound(id)
         return self._mark(id, life, SESSION_DELETED)
@@ -281,6 +288,11 @@ def _info(listed: Listed) -> SessionInfo:
         messages=messages,
         variables=variables,
     )
+
+
+def _is_text(prefix: str) -> bool:
+    """Tell whether UTF-8 can hold it: a lone surrogate begins no id."""
+    return prefix == prefix.encode(errors="ignore").decode()
 
 
 def _uid(uid: str) -> bytes:

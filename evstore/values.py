@@ -51,7 +51,7 @@ def decode(text: str | bytes) -> Any:
     """
     try:
         value = orjson.loads(text)
-        marked = _MARK in text if type(text) is str else _MARK.encode() in text  # type: ignore[operator]
+        marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
         return _untag(value, DEPTH_MAX) if marked else value
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise Corrupt("", f"a stored value cannot be decoded ({error})") from error
@@ -59,7 +59,7 @@ def decode(text: str | bytes) -> Any:
 
 def type_name(text: str | bytes) -> str:
     """Return the name of the type of a stored value, of an object the name of its class."""
-    head = text[:32] if type(text) is str else text[:32].decode("utf-8", "replace")  # type: ignore[union-attr]
+    head = text[:32] if isinstance(text, str) else text[:32].decode("utf-8", "replace")
     if head.startswith(_MARK):
         return _tagged_type_name(text)
     if head[:1] in "-0123456789":
@@ -84,7 +84,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is str or kind is bool or value is None:
         return True
     if kind is int:
-        return INT_MIN <= value <= INT_MAX
+        return bool(INT_MIN <= value <= INT_MAX)
     if kind is float:
         return math.isfinite(value)
     if depth == 0:
@@ -112,7 +112,7 @@ def _looks_tagged(value: dict[Any, Any]) -> bool:
 def _dump(tagged: Any) -> bytes:
     try:
         return orjson.dumps(tagged)
-    except TypeError:  # Tags may nest deeper than orjson's 254 levels.
+    except TypeError:  # Tags may nest deeper than orjson's limit of 254 levels.
         return json.dumps(tagged, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -238,12 +238,12 @@ class _Tagger:
         return {"$object": [name, version, tagged]}
 
 
-_FROM_LIST: Mapping[str, Callable[[list[Any]], Any]] = {
+FROM_LIST: Mapping[str, Callable[[list[Any]], Any]] = {
     "$tuple": tuple,
     "$set": set,
     "$frozenset": frozenset,
 }
-_TYPE_NAMES = {tag: tag[1:] for tag in [*FROM_TAG, *_FROM_LIST, "$dict"]}
+_TYPE_NAMES = {tag: tag[1:] for tag in [*FROM_TAG, *FROM_LIST, "$dict"]}
 _TYPE_NAMES |= {"$decimal": "Decimal", "$uuid": "UUID"}
 
 
@@ -292,7 +292,7 @@ def _untagged(tag: str, stored: Any, depth: int) -> Any:
         return _untag_object(stored, depth - 1)
     if tag == "$dict":
         return {_untag(key, depth - 1): _untag(item, depth - 1) for key, item in stored}
-    return _FROM_LIST[tag]([_untag(item, depth - 1) for item in stored])
+    return FROM_LIST[tag]([_untag(item, depth - 1) for item in stored])
 
 
 def _untag_object(stored: list[Any], depth: int) -> Any:

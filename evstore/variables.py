@@ -39,17 +39,15 @@ class Variables(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         """Return the value; raises KeyError where the name is absent."""
         with self._side.look() as present:
-            found = present.variable(self._family, name)
+            found = self._find(present, name)
         if found is None:
             raise KeyError(name)
         return _value(found)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the name is there."""
-        if not isinstance(name, str):
-            return False
         with self._side.look() as present:
-            return present.variable(self._family, name) is not None
+            return self._find(present, name) is not None
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in order, from one snapshot."""
@@ -80,7 +78,7 @@ class Variables(MutableMapping[str, Any]):
     def info(self, name: str) -> VariableInfo:
         """Return what is known about a variable besides its value; raises KeyError."""
         with self._side.look() as present:
-            found = present.variable(self._family, name)
+            found = self._find(present, name)
             if found is None:
                 raise KeyError(name)
             facts = present.facts(found.seq)
@@ -99,6 +97,18 @@ class Variables(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         """Return the variables as a dict would show them."""
         return repr(self._snapshot())
+
+    def check_is(self, door: object) -> None:
+        """Raise AttributeError for all but this very door, which `|=` assigns to where it stood."""
+        if type(door) is not type(self) or vars(door) != vars(self):
+            raise AttributeError("the door of a session cannot be replaced: use update() or |=")
+
+    def _find(self, present: Present, name: object) -> Found | None:
+        """Return what a name stands for; what cannot be a name stands for nothing."""
+        try:
+            return present.variable(self._family, name) if isinstance(name, str) else None
+        except UnicodeEncodeError:  # A lone surrogate.
+            return None
 
     def _all(self) -> Mapping[str, Found]:
         with self._side.look() as present:
@@ -135,7 +145,7 @@ class Variables(MutableMapping[str, Any]):
 
         def decide(present: Present) -> Said:
             nonlocal value
-            found = present.variable(self._family, name)
+            found = self._find(present, name)
             if found is None and default is _NO_DEFAULT:
                 raise KeyError(name)
             if found is None:

@@ -108,8 +108,9 @@ class View:
     ranges at use, at its sequence.
     """
 
-    def __init__(self, engine: Engine, moment: Moment) -> None:
-        self._still = Still(engine, moment.life, moment.seq)
+    def __init__(self, engine: Engine, life: Life | None, moment: Moment) -> None:
+        # Of the shared past of a fork, `moment.life` is the ancestor that recorded it.
+        self._still = Still(engine, life, moment.seq)
         self._time_us = moment.time_us
         self._names = {family: moment.variables(family) for family in (VARIABLES, METADATA)}
         self._frozen = _Frozen(self._still, self._names)

@@ -11,6 +11,8 @@ from evstore.events import (
     BODIES,
     FAMILY,
     KINDS,
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
     OPERANDS,
     SETS,
     Body,
@@ -95,10 +97,22 @@ def _take(
         assert batch.birth is not None
         life = insert_session(database, cursor, batch.birth, parent, position)
     moment = Moment(database, cursor, life)
+    _check_targets(moment, batch, prepared)
     layout = lay_out(database, cursor, moment, batch.first, prepared, position)
     said = (batch.time_us, batch.actor, batch.cause, batch.key, batch.link)
     row = BatchRow(position, life.number, batch.first, batch.last, *said)
     insert(database, cursor, life, row, layout)
+
+
+def _check_targets(moment: Moment, batch: Batch, prepared: list[Prepared]) -> None:
+    """What removes or replaces a message has to name the event that carries one."""
+    for body, *_ in prepared:
+        if body.kind not in (MESSAGE_REMOVED, MESSAGE_REPLACED) or body.operand is None:
+            continue
+        inside = body.operand - batch.first
+        kind = batch.entries[inside].kind if inside >= 0 else moment.kind_at(body.operand)
+        if kind not in BODIES:
+            raise _damaged(batch, f"sequence {body.operand} carries no message to remove")
 
 
 def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:

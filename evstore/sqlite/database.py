@@ -6,45 +6,29 @@ file by any other means would drop them, so all handles of a file share one `Dat
 
 import os
 import random
-import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import apsw
 
-from evstore.errors import Busy, Closed, NotAStore, ReadOnly, Unavailable, Unsupported
+from evstore.errors import Busy, Closed, NotAStore, ReadOnly, Unavailable
 from evstore.sqlite import schema
+from evstore.sqlite.connect import open_memory, open_reader, open_writer
 from evstore.sqlite.failures import is_fatal, translate
-from evstore.sqlite.files import check_place, create_private, sync_folder
-from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
+from evstore.sqlite.files import check_place, create_private
 
 Cursor = schema.Cursor
 Columns = schema.Columns
 Durability = Literal["full", "normal"]
 MEMORY = ":memory:"
 WAIT_S = 30.0  # one deadline for everything a write may wait for
-WAL_PAGES = 1000  # the log is copied into the file from here on
-WAL_BYTES_MAX = 16 << 20  # and cut back to this once it was larger
+STILL_S = 1.0  # how long a process fork waits for what is under way
 _READERS_KEPT = 8
-
-_HARDENING = (
-    (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
-    (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
-    (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
-    (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
-    (apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0),
-    (apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
-)
-_LIMITS = (
-    (apsw.SQLITE_LIMIT_SQL_LENGTH, 100_000),
-    (apsw.SQLITE_LIMIT_LENGTH, 1 << 30),
-    (apsw.SQLITE_LIMIT_ATTACHED, 0),
-    (apsw.SQLITE_LIMIT_EXPR_DEPTH, 100),
-    (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, 10),
-)
+_HEADER_BYTES = 100  # of every SQLite file
 
 
 class Database:
@@ -55,7 +39,11 @@ class Database:
         self.position = 0  # of the newest batch that the caches below have seen
         self.caches: dict[str, dict[Any, Any]] = {}
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
+        self._readers: set[Cursor] = set()
         self._idle: list[Cursor] = []
+        self._resting: list[Cursor] = []  # while the process forks
+        self._locks_held: list[threading.Lock] = []
         self._writer: Cursor | None = None
         self._synchronous = ""
         self._deadline = 0.0
@@ -79,7 +67,7 @@ class Database:
             return
         self._check()
         with self._translated():
-            cursor = self._idle_reader() or self._connect(writable=False)
+            cursor = self._idle_reader() or self._connect_reader()
             try:
                 yield cursor
             finally:
@@ -129,7 +117,10 @@ class Database:
         """Open the writing connection, creating the format in a blank file."""
         with self._held(), self._translated():
             if self._writer is None:
-                self._writer = self._connect(writable=True)
+                memory = self.path == MEMORY
+                self._writer = (
+                    open_memory() if memory else open_writer(self.path, self._keep_waiting)
+                )
 
     def acquire(self) -> None:
         """Count one more handle."""
@@ -137,13 +128,48 @@ class Database:
 
     def release(self) -> None:
         """Count one handle less; the last one leaves a single file behind."""
-        self._users -= 1
-        if self._users == 0 and self._closed is None:
-            self._close("the store is closed")
+        with _opening:  # so that nobody finds it open while it closes
+            self._users -= 1
+            if self._users == 0 and self._closed is None:
+                _forget(self)
+                self._close("the store is closed")
 
-    def cross_fork(self) -> None:
-        """Make this object unusable in a forked child, without touching the parent's locks."""
+    def hold_still(self) -> None:
+        """Wait until nothing is under way, because a forked child would inherit it half done."""
+        deadline = time.monotonic() + STILL_S
+        for lock in (self._lock, self._connecting):
+            if lock.acquire(timeout=STILL_S):
+                self._locks_held.append(lock)
+        while len(self._resting) < len(self._readers) and time.monotonic() < deadline:
+            cursor = self._idle_reader()
+            if cursor is not None:
+                self._resting.append(cursor)
+            else:
+                time.sleep(0.0002)
+
+    def move_on(self) -> None:
+        """Go on in the parent, where a process fork changes nothing."""
+        self._idle += self._resting
+        self._resting.clear()
+        while self._locks_held:
+            self._locks_held.pop().release()
+
+    def cross_fork(self) -> bool:
+        """Become unusable in a forked child; tell whether the file may be opened anew there.
+
+        It may, once all that was inherited is closed: SQLite keeps its locks per process and file,
+        and a new connection would rely on locks that only the parent holds. Closing them is safe
+        only where nothing was under way; it touches neither the log nor the parent's locks.
+        """
         self._closed = "this handle belongs to the parent process"
+        still = [self._lock, self._connecting] == self._locks_held and self._readers == {
+            *self._resting
+        }
+        if still:
+            for cursor in [*self._resting, *([self._writer] if self._writer else [])]:
+                cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                cursor.connection.close()
+        return still
 
     @property
     def usable(self) -> bool:
@@ -151,8 +177,9 @@ class Database:
         return self._closed is None and self._failed is None
 
     def _close(self, reason: str) -> None:
-        with self._held():
+        with self._lock:
             self._closed = reason
+            self.caches.clear()
             self._close_idle()
             if self._writer is not None:  # It comes last: it folds the WAL into the file.
                 self._writer.connection.close()
@@ -165,7 +192,11 @@ class Database:
 
     def _close_idle(self) -> None:
         while (cursor := self._idle_reader()) is not None:
-            cursor.connection.close()
+            self._close_reader(cursor)
+
+    def _close_reader(self, cursor: Cursor) -> None:
+        self._readers.discard(cursor)
+        cursor.connection.close()
 
     def _check(self) -> None:
         if self._failed is not None:
@@ -208,7 +239,10 @@ class Database:
                 cursor.execute("rollback")
         if is_fatal(error):
             self._failed = f"writing to it failed ({error}): check the disk, then open it again"
+            self._writer = None
             with suppress(apsw.Error):
+                # What the log holds is for the next opening to find out: leave it as it is.
+                cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 cursor.connection.close(force=True)
 
     def _set_synchronous(self, cursor: Cursor, durability: Durability) -> None:
@@ -220,107 +254,57 @@ class Database:
         """Wait a moment for another process; SQLite asks after every refusal."""
         if time.monotonic() >= self._deadline:
             return False
-        time.sleep(random.uniform(0.2, 1.0) * min(0.0005 * (attempt + 1), 0.01))  # noqa: S311 - jitter
+        jitter = random.uniform(0.2, 1.0)  # noqa: S311 - no secret
+        time.sleep(jitter * min(0.0005 * (attempt + 1), 0.01))
         return True
 
-    # Connections.
-
-    def _connect(self, *, writable: bool) -> Cursor:
-        if self.path == MEMORY:
-            connection = apsw.Connection(MEMORY)
-            connection.cursor().execute("begin immediate")
-            schema.create(connection.cursor())
-            connection.cursor().execute("commit")
-            return self._harden(connection)
-        if writable:
-            return self._connect_writer()
-        flags = apsw.SQLITE_OPEN_READONLY
-        name = self.path
-        if self._immutable:
-            flags |= apsw.SQLITE_OPEN_URI
-            name = f"file:{_quoted(self.path)}?immutable=1"
-        connection = apsw.Connection(name, flags=flags, vfs=checksum_vfs())
-        connection.set_busy_timeout(round(1000 * WAIT_S))
-        return self._harden(connection)
-
-    def _connect_writer(self) -> Cursor:
-        connection = apsw.Connection(
-            self.path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=checksum_vfs()
-        )
-        connection.set_busy_handler(self._keep_waiting)
-        cursor = connection.cursor()
-        # EXTRA until the switch to WAL is done: it syncs the folder after deleting a rollback
-        # journal, without which a power cut could bring an older, empty file back.
-        cursor.execute("pragma synchronous=extra")
-        if sys.platform == "darwin":  # fsync alone does not reach the disk there
-            cursor.execute("pragma fullfsync=on; pragma checkpoint_fullfsync=on")
-        if schema.is_blank(cursor):
-            self._create(connection, cursor)
-        schema.check(cursor, self.path)
-        if checksum_vfs() == "" and connection.reserve_bytes("main", -1) == CHECKSUM_BYTES:
-            capability = "page checksums, without which a write would damage the file"
-            raise Unsupported("this build of apsw", f"{capability}: install apsw from PyPI")
-        if cursor.execute("pragma journal_mode=wal").get != "wal":
-            raise Unavailable(self.path, "its folder does not allow write-ahead logging")
-        cursor.execute(f"pragma journal_size_limit={WAL_BYTES_MAX}").fetchall()
-        connection.wal_autocheckpoint(WAL_PAGES)
-        return self._harden(connection)
-
-    def _create(self, connection: apsw.Connection, cursor: Cursor) -> None:
-        if checksum_vfs():
-            connection.reserve_bytes("main", CHECKSUM_BYTES)
-        cursor.execute("begin immediate")
-        try:
-            if schema.is_blank(cursor):  # Nobody else was faster.
-                schema.create(cursor)
-            cursor.execute("commit")
-        except BaseException:
-            if connection.in_transaction:  # Some errors have already ended it.
-                cursor.execute("rollback")
-            raise
-        sync_folder(self.path)
+    def _connect_reader(self) -> Cursor:
+        with self._connecting:
+            cursor = open_reader(self.path, round(1000 * WAIT_S), immutable=self._immutable)
+            self._readers.add(cursor)
+            return cursor
 
     def _open_first_reader(self) -> None:
         """Open for reading only; media that allow no shared memory are read as they lie there."""
         try:
-            with self._translated():
-                cursor = self._connect(writable=False)
-                schema.check(cursor, self.path)
-        except Unavailable:
+            self._check_as_reader()
+        except (Unavailable, ReadOnly):
             if os.path.exists(f"{self.path}-wal") and os.path.getsize(f"{self.path}-wal"):
                 reason = "it was not closed cleanly: open it once where it can be written"
                 raise Unavailable(self.path, reason) from None
             self._immutable = True
-            with self._translated():
-                cursor = self._connect(writable=False)
-                schema.check(cursor, self.path)
-        self._give_back(cursor)
+            self._check_as_reader()
 
-    def _harden(self, connection: apsw.Connection) -> Cursor:
-        for option, setting in _HARDENING:
-            connection.config(option, setting)
-        for limit, bound in _LIMITS:
-            connection.limit(limit, bound)
-        cursor = connection.cursor()
-        cursor.execute("pragma cell_size_check=on; pragma mmap_size=0").fetchall()
-        return cursor
+    def _check_as_reader(self) -> None:
+        with self._translated():
+            cursor = self._connect_reader()
+            try:
+                schema.check(cursor, self.path)
+            except BaseException:
+                self._close_reader(cursor)
+                raise
+            self._give_back(cursor)
 
     def _give_back(self, cursor: Cursor) -> None:
-        if self._closed is None and self._failed is None and len(self._idle) < _READERS_KEPT:
+        if self.usable and len(self._idle) < _READERS_KEPT:
             self._idle.append(cursor)
             if self._closed is not None:  # Meanwhile, in another thread.
                 self._close_idle()
-        elif self._closed is None or "parent" not in self._closed:
-            cursor.connection.close()
-
-
-def _quoted(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        elif cursor in self._readers:
+            self._close_reader(cursor)
 
 
 _open: dict[tuple[int, int], Database] = {}
+_memory: "weakref.WeakSet[Database]" = weakref.WeakSet()
 _opening = threading.Lock()
-_inherited: list[Database] = []  # kept alive in a forked child: closing would disturb the parent
+_forking: list[int] = []  # the thread that forks this process while all files are still
+_inherited: dict[tuple[int, int], Database] = {}  # what was under way when this child was forked
+
+
+def _forget(closing: Database) -> None:
+    for identity, database in list(_open.items()):
+        if database is closing:
+            del _open[identity]
 
 
 def open_database(path: str, *, read_only: bool, create: bool) -> Database:
@@ -331,6 +315,7 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
     if path == MEMORY:
         database = Database(MEMORY, writable=True)
         database.acquire()
+        _memory.add(database)
         return database
     path = os.path.realpath(path)
     with _opening:
@@ -339,13 +324,19 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
             if read_only or not create:
                 raise Unavailable(path, "there is no such file: check the path, or create it")
             create_private(path)
-        elif os.path.getsize(path) == 0 and (read_only or not create):
-            raise NotAStore(path)
+        size_bytes = os.path.getsize(path)
+        if 0 < size_bytes < _HEADER_BYTES or (size_bytes == 0 and (read_only or not create)):
+            raise NotAStore(
+                path
+            )  # SQLite would take a file without a whole header for a blank one.
         found = os.stat(path)
         if found.st_nlink > 1:
             reason = f"it has {found.st_nlink} hard links, and each would get a log of its own"
             raise Unavailable(path, reason)
         identity = (found.st_dev, found.st_ino)
+        if identity in _inherited:
+            reason = "this process was forked while the store was in use: fork first, or use spawn"
+            raise Unavailable(path, reason)
         known = _open.get(identity)
         if known is None or not known.usable:
             database = _open[identity] = Database(path, writable=not read_only)
@@ -357,14 +348,39 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
         return database
 
 
+def _before_fork() -> None:
+    if _opening.acquire(timeout=STILL_S):
+        _forking.append(threading.get_ident())
+        for database in _open.values():
+            database.hold_still()
+
+
+def _after_fork_in_parent() -> None:
+    if threading.get_ident() in _forking:
+        for database in _open.values():
+            database.move_on()
+        _forking.clear()
+        _opening.release()
+
+
 def _after_fork_in_child() -> None:
-    global _opening  # noqa: PLW0603 - the parent's lock may be held for ever
+    global _opening  # noqa: PLW0603 - a thread of the parent may hold it for ever
     _opening = threading.Lock()
-    for database in _open.values():
+    still = threading.get_ident() in _forking
+    _forking.clear()
+    _inherited.update(
+        (identity, database)
+        for identity, database in _open.items()
+        if not (database.cross_fork() and still)
+    )
+    for database in _memory:
         database.cross_fork()
-        _inherited.append(database)
     _open.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

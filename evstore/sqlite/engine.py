@@ -1,5 +1,6 @@
 """The embedded engine's verbs: a page of delegations, which is all that the face knows of it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from evstore.sqlite.log import Counts, Filter, Listed
 from evstore.sqlite.read import Moment
 from evstore.sqlite.verify import Finding
 from evstore.sqlite.write import Decision, Draft, Recorded
+
+_log = logging.getLogger("evstore")
 
 
 class Engine:
@@ -38,6 +41,7 @@ class Engine:
         self._limits = limits
         self._clock = clock or _microseconds
         self._closed = False
+        _log.debug("opened %s, durability %s", self.path, durability)
 
     @property
     def path(self) -> str:
@@ -62,7 +66,9 @@ class Engine:
         """Append one batch to a life, or to the one that now has this id, or to a new one."""
         draft = self._draft(session_id, life, say, actor, cause)
         draft.key, draft.expect, draft.birth, draft.revives = key, expect, birth, revives
-        return write.append(self._database, draft)
+        recorded = write.append(self._database, draft)
+        _log.debug("appended at position %d, sequence %d", recorded.position, recorded.first)
+        return recorded
 
     def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
@@ -206,6 +212,7 @@ class Engine:
         if not self._closed:
             self._closed = True
             self._database.release()
+            _log.debug("closed %s", self.path)
 
 
 def _microseconds() -> int:

@@ -81,4 +81,6 @@ _TRANSLATIONS: dict[type[apsw.Error], Callable[[apsw.Error, str, float], Evstore
     apsw.TooBigError: lambda _error, _path, _wait_s: TooLarge("a text", 1 << 30, 1 << 30),
     apsw.ConnectionClosedError: lambda _error, _path, _wait_s: Closed(),
     apsw.CursorClosedError: lambda _error, _path, _wait_s: Closed(),
+    # Another thread uses the connection, and only closing it does so.
+    apsw.ThreadingViolationError: lambda _error, _path, _wait_s: Closed(),
 }

@@ -20,9 +20,10 @@ from evstore.events import (
     value_text,
 )
 from evstore.sqlite import payload
+from evstore.sqlite.checkpoint import write_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.lives import SEQ_BITS, Life, Tip, by_uid, living, tip
-from evstore.sqlite.read import Moment, write_outline
+from evstore.sqlite.read import Moment
 from evstore.state import Outline, Reference, step
 
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage

@@ -13,6 +13,7 @@ from evstore.errors import Corrupt
 TEXT, ZSTD, DELTA, FORGOTTEN = 0, 1, 2, 3  # the values of event.encoding
 ZSTD_FROM_BYTES = 512  # below, zstd gains little and costs more than the page it saves
 SIZE_BYTES_MAX = 1 << 30
+FRAME_BYTES_MAX = 256 << 20
 
 
 class _Codecs(threading.local):
@@ -38,6 +39,19 @@ def pack(text: bytes) -> tuple[int, str | bytes]:
 def compress(text: bytes) -> bytes:
     """Return a zstd frame that declares its size."""
     return _codecs.compress(text)
+
+
+def expand_frame(frame: object) -> str:
+    """Return the text of a frame whose size nobody recorded: it may claim up to 256 MiB."""
+    if type(frame) is not bytes:
+        raise Corrupt("", "a compressed text is not binary")
+    try:
+        size = zstandard.frame_content_size(frame)
+    except zstandard.ZstdError as error:
+        raise Corrupt("", f"a compressed text cannot be expanded ({error})") from error
+    if size > FRAME_BYTES_MAX:
+        raise Corrupt("", f"a compressed text claims a size of {size} bytes")
+    return expand(frame, size)
 
 
 def expand(frame: bytes, size: int, prefix: str | None = None) -> str:

@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-import orjson
-import zstandard
-
 from evstore.events import BODIES, KINDS, value_text
 from evstore.sqlite import payload
+from evstore.sqlite.checkpoint import START, Anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
 from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
@@ -37,17 +35,6 @@ class Facts(NamedTuple):
     time_us: int
     actor: str | None
     size_bytes: int
-
-
-class Anchor(NamedTuple):
-    """A checkpoint without its names: messages recorded up to `seq`, and the list's ranges."""
-
-    seq: int
-    messages: int
-    ranges: bytes
-
-
-_START = Anchor(0, 0, b"")
 
 
 class Moment:
@@ -229,7 +216,7 @@ class Moment:
         known_seq, known = lists.get(self._life.number, (-1, None))
         if known is None or not 0 <= self.seq - known_seq <= _TAIL_EVENTS_MAX:
             anchor = self._anchor(self.seq)
-            known_seq, known = anchor.seq, _message_list(anchor)
+            known_seq, known = anchor.seq, read_message_list(anchor)
         found = self._carry_on(known, known_seq)
         if self._pinned is None:
             lists[self._life.number] = (self.seq, found)
@@ -319,7 +306,7 @@ class Moment:
             ).fetchone()
             if row is not None:
                 return Anchor(*row)
-        return _START
+        return START
 
     def _anchor_of(self, ordinal: int) -> Anchor:
         """Return the newest checkpoint with no more than `ordinal` messages, by bisection."""
@@ -340,7 +327,7 @@ class Moment:
                     found, low = Anchor(row[0] & SEQ_MAX, *row[1:]), row[0] + 1
             if found is not None:
                 return found
-        return _START
+        return START
 
     # Facts about one event.
 
@@ -353,6 +340,14 @@ class Moment:
             (self._life.event_id(seq),),
         ).fetchone()
         return Facts(*row)
+
+    def kind_at(self, seq: int) -> str:
+        """Return the kind of an event."""
+        assert self._life is not None
+        number: int = self._cursor.execute(
+            "select kind from event where id = ?", (self._life.event_id(seq),)
+        ).get
+        return self.kind(number)
 
     def seq_at(self, time_us: int) -> int:
         """Return the newest seq whose batch was recorded at or before a time, by bisection."""
@@ -368,29 +363,3 @@ class Moment:
 
 def _found(reference: Reference, value: str | None) -> Found:
     return Found(reference.seq, reference.created or 0, reference.operand, value)
-
-
-def _message_list(anchor: Anchor) -> MessageList:
-    if anchor.seq == 0:
-        return MessageList()
-    size = zstandard.frame_content_size(anchor.ranges)
-    stored = orjson.loads(payload.expand(anchor.ranges, size))
-    return MessageList(anchor.messages, [(start, end) for start, end in stored])
-
-
-def read_outline(anchor: Anchor, frame: bytes) -> Outline:
-    """Return the state that a checkpoint holds."""
-    size = zstandard.frame_content_size(frame)
-    stored = orjson.loads(payload.expand(frame, size))
-    names = {
-        int(family): {name: Reference(*reference) for name, reference in named.items()}
-        for family, named in stored.items()
-    }
-    return Outline(anchor.seq, names, _message_list(anchor))
-
-
-def write_outline(outline: Outline) -> tuple[int, bytes, bytes]:
-    """Return (messages, ranges, names) as a checkpoint holds them."""
-    names = {str(family): named for family, named in outline.names.items()}
-    ranges = payload.compress(orjson.dumps(outline.messages.ranges))
-    return outline.messages.bodies, ranges, payload.compress(orjson.dumps(names, default=tuple))

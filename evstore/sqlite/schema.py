@@ -59,7 +59,7 @@ def check(cursor: Cursor, path: str) -> None:
         raise FromTheFuture(path, file_version, version())
     unexpected = _catalog(cursor) ^ _expected()
     if unexpected:
-        names = ", ".join(sorted(f"{kind} {name}" for kind, name, _ in unexpected))
+        names = ", ".join(sorted({f"{kind} {name}" for kind, name, _ in unexpected}))
         raise Corrupt(path, f"its schema is not the one evstore wrote (see {names})")
 
 

@@ -9,12 +9,13 @@ from evstore.chain import ZERO
 from evstore.errors import BadFile, Corrupt
 from evstore.events import ENDINGS, FAMILY, KINDS, OPERANDS, SESSION_RESTORED, SETS, value_text
 from evstore.sqlite import payload
+from evstore.sqlite.checkpoint import Anchor, read_outline
 from evstore.sqlite.database import Cursor, Database
 from evstore.sqlite.insert import inline_text, tip_at
 from evstore.sqlite.lives import SEQ_BITS, Life, by_number
 from evstore.sqlite.log import newest_batches
 from evstore.sqlite.maintain import session_numbers
-from evstore.sqlite.read import Anchor, Moment, read_outline
+from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import Row, text_of
 from evstore.state import Outline, Reference
 

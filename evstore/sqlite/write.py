@@ -1,4 +1,4 @@
-"""The append path: the only module that inserts into the log.
+"""The append path: what is said becomes a batch of the log, or nothing does.
 
 body → encode → compress → BEGIN IMMEDIATE → key seen? → head == expect? → limits → link → INSERT →
 project → COMMIT → Events. Whatever is pure is done before the lock.
@@ -290,7 +290,7 @@ def _content(
 def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
     """Bring a session into being that shares the past of another up to `at`; one small commit.
 
-    Raises Taken where the id lives, and Conflict where `at` is not there.
+    Raises Taken where the id lives, and NoSuchMoment where `at` is not there.
     """
     with database.writing(draft.durability) as cursor:
         last = newest(database, cursor)

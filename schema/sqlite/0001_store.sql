@@ -101,7 +101,8 @@ insert into kind(number, name) values
 create trigger event_frozen before update on event when not (
     new.id = old.id and new.kind = old.kind and new.version = old.version and new.base is old.base
     and new.operand is old.operand and new.size = old.size and new.position = old.position
-    and ((new.name is old.name and new.salt is old.salt and old.encoding < 3 and new.encoding < 3)
+    and ((new.name is old.name and new.salt is old.salt and old.encoding < 3 and new.encoding < 3
+        and (old.encoding > 0 or new.encoding > 0 or new.data is old.data))
       or (old.encoding < 3 and new.encoding = 3 and new.salt is null and new.name is null
           and length(new.data) = 32)))
   begin select raise(abort, 'events never change'); end;
@@ -149,7 +150,7 @@ create view events as
 
 create view variables as
   select s.id as session, v.name,
-    coalesce(v.value, case e.encoding when 0 then json_extract(e.data, '$.value') end) as value, v.seq
+    coalesce(v.value, case e.encoding when 0 then e.data -> '$.value' end) as value, v.seq
   from variable v join session s on s.number = v.session
     left join event e on e.id = (v.session << 32) + v.seq
   where v.family = 1 and v.created is not null and s.ended is null;
@@ -161,6 +162,7 @@ create view messages as
     e.size, b.actor,
     (select min(g.id) & 0xffffffff from event g
      where g.id > e.id and g.id <= (s.number << 32) + 0xffffffff
-       and (g.kind = 8 or (g.kind in (6, 7) and g.operand = e.id & 0xffffffff))) as gone
+       and (g.kind = 8 or (g.kind in (6, 7) and g.operand = e.id & 0xffffffff)
+         or (g.kind = 9 and g.operand < e.id & 0xffffffff))) as gone
   from event e join session s on s.number = e.id >> 32 join batch b on b.position = e.position
   where e.kind in (5, 7) and s.ended is null;

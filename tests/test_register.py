@@ -1,0 +1,412 @@
+"""Objects of registered classes come back as they were, also where a class is not registered."""
+
+import enum
+import subprocess
+import sys
+import uuid
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+import pydantic
+import pytest
+
+import evstore
+from evstore import registry, values
+from evstore.errors import BadName, Corrupt, NotStorable, Refused
+from tests.values_strategy import fingerprint
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    monkeypatch.setattr(registry, "by_class", {})
+    monkeypatch.setattr(registry, "by_name", {})
+    monkeypatch.setattr(values, "by_class", registry.by_class)
+    monkeypatch.setattr(values, "by_name", registry.by_name)
+
+
+def back(value: Any) -> Any:
+    return values.decode(values.encode(value))
+
+
+def forget(cls: type) -> None:
+    """Let this process no longer know a class."""
+    registration = registry.by_class.pop(cls)
+    del registry.by_name[registration.name]
+
+
+@attrs.frozen
+class Point:
+    x: float
+    y: float = 0.0
+    tags: tuple[str, ...] = ()
+
+
+@attrs.define
+class Private:
+    _secret: int
+    made: list[Any] = attrs.field(factory=list, init=False)
+
+
+@dataclass
+class Trip:
+    name: str
+    stops: list[Point] = field(default_factory=list)
+    budget: Any = None
+
+
+class Animal(pydantic.BaseModel):
+    kind: str = pydantic.Field(alias="animalKind")
+    weight: Decimal
+    seen: datetime | None = None
+
+
+class Farm(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    animals: list[Animal]
+    ids: set[uuid.UUID] = set()
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    GREEN = (1, 2)
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Right(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Spot(NamedTuple):
+    row: int
+    column: Any = None
+
+
+Old = namedtuple("Old", "a b")  # noqa: PYI024 - the older form has to work as well
+
+
+def test_attrs_objects_come_back():
+    """An attrs object is stored as its fields, private ones and those made later included."""
+    evstore.register(Point)
+    evstore.register(Private)
+    point = Point(1, float("inf"), ("a", "b"))
+    assert point == back(point)
+    assert type(back(point).x) is int
+    private = Private(7)
+    private.made.append((1,))
+    assert private == back(private)
+    assert b'{"$object":["Point",1,{"x":1,"y":2.0,"tags":{"$tuple":[]}}]}' == values.encode(
+        Point(1, 2.0)
+    )
+
+
+def test_fields_are_left_as_they_are():
+    """What a field holds is not converted to what its annotation says."""
+
+    @attrs.define
+    class Loose:
+        converter: int
+        cl: float
+        name: str
+        points: Any = None
+
+    evstore.register(Loose)
+    loose: Any = Loose("5", True, None, ({1},))  # type: ignore[arg-type]
+    assert fingerprint(attrs.astuple(loose)) == fingerprint(attrs.astuple(back(loose)))
+
+
+def test_dataclass_objects_come_back():
+    """A dataclass object comes back with the objects inside it, whatever the annotations say."""
+    evstore.register(Point)
+    evstore.register(Trip)
+    trip = Trip("Rome", [Point(1.5)], budget={Decimal("1.5"): Point(2)})
+    assert trip == back(trip)
+    assert {"trips": (trip,)} == back({"trips": (trip,)})
+
+
+def test_classes_inside_are_registered_too():
+    """An object inside that nobody registered is refused with the way to it."""
+    evstore.register(Trip)
+    with pytest.raises(NotStorable) as refused:
+        values.encode({"t": Trip("Rome", [Point(1)])})
+    assert "value['t'].Trip['stops'][0]" == refused.value.path
+    assert "Point" == refused.value.type
+
+
+def test_pydantic_models_come_back():
+    """A pydantic model comes back equal, with aliases, nested models and extra fields."""
+    evstore.register(Animal)
+    evstore.register(Farm)
+    goat = Animal(animalKind="goat", weight=Decimal("40.50"), seen=datetime(2026, 1, 1, tzinfo=UTC))
+    farm = Farm(animals=[goat], ids={uuid.UUID(int=1)}, owner=("Anna",))  # type: ignore[call-arg]
+    assert farm == back(farm)
+    assert "40.50" == str(back(farm).animals[0].weight)
+    for data in ({"kind": "goat"}, {"kind": "goat", "weight": 1, "unknown": 2}):
+        with pytest.raises(Corrupt, match="'Animal' does not take version 1"):
+            values.decode(values.encode(evstore.Unregistered("Animal", 1, data)))
+
+
+@pytest.mark.parametrize(
+    "member", [*Colour, *Level, Right.READ, Right.READ | Right.WRITE, Right(0)]
+)
+def test_enum_members_come_back(member):
+    """A member of an Enum comes back as the one member that it is."""
+    evstore.register(type(member))
+    assert back(member) is member
+    assert {member} == back({member})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype="<i4").reshape(2, 3),
+        np.array(5.5),
+        np.zeros((0, 3)),
+        np.array([1 + 2j, np.nan]),
+        np.array(["a", "bcd"]),
+        np.array([True, False]),
+        np.array([1, 2], dtype=">f8"),
+        np.array(["2026-01-01"], dtype="M8[us]"),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.array([(1, 2.5)], dtype=[("a", "<i4"), ("b", "<f8")]),
+        np.arange(10)[::3],
+    ],
+    ids=map(str, range(11)),
+)
+def test_arrays_come_back(array):
+    """A numpy array comes back with its dtype, its shape and its bytes, and can be written to."""
+    evstore.register(np.ndarray)
+    again = back({"a": array})["a"]
+    assert (array.dtype, array.shape) == (again.dtype, again.shape)
+    assert array.tobytes() == again.tobytes()
+    assert again.flags.writeable
+
+
+def test_numpy_scalars_come_back():
+    """A numpy scalar comes back with its own type."""
+    scalars: list[Any] = [
+        np.float64(1.5),
+        np.float32(0.1),
+        np.int8(-1),
+        np.bool_(True),
+        np.str_("x"),
+    ]
+    for scalar in [*scalars, np.datetime64("2026-01-01"), np.complex64(1j), np.float64("nan")]:
+        evstore.register(type(scalar))
+        again = back([scalar])[0]
+        assert type(scalar) is type(again)
+        assert scalar.tobytes() == again.tobytes()
+
+
+def test_arrays_of_objects_are_refused():
+    """An array that holds Python objects is refused where it stands; so are strange bytes."""
+    evstore.register(np.ndarray)
+    with pytest.raises(NotStorable, match=r"value\['a'\] \(ndarray\) .*Python objects"):
+        values.encode({"a": np.array([object()])})
+    for data in (["<i4", [2], b"1234"], ["<i4", [1], b"12345678"], ["|O", [1], bytes(8)], [], 5):
+        with pytest.raises(Corrupt):
+            values.decode(values.encode(evstore.Unregistered("ndarray", 1, data)))
+    with pytest.raises(Refused, match="MaskedArray is not known"):
+        evstore.register(np.ma.MaskedArray)
+
+
+def test_named_tuples_come_back():
+    """A named tuple comes back as one."""
+    for value in (Spot(1, [2]), Spot(1), Old(1, (2,))):
+        evstore.register(type(value))
+        assert value == back(value)
+        assert type(value) is type(back(value))
+
+
+BASES: dict[type, Any] = {
+    str: "text",
+    int: 10**30,
+    float: float("nan"),
+    bytes: b"x",
+    list: [1, float("nan")],
+    tuple: (1, 2),
+    dict: {1: "a"},
+    set: {1},
+    frozenset: frozenset({1}),
+    datetime: datetime(2026, 10, 25, 2, 30, 1, 5, fold=1, tzinfo=UTC),
+    date: date(2026, 1, 1),
+    time: time(1, 2, 3, 4, fold=1, tzinfo=UTC),
+    timedelta: timedelta(-1, 2, 3),
+    Decimal: Decimal("sNaN"),
+    uuid.UUID: uuid.UUID(int=7),
+}
+
+
+def subclass_value(base: type) -> Any:
+    cls: Any = type("Sub", (base,), {})
+    value = BASES[base]
+    match value:
+        case datetime():
+            return cls.combine(value.date(), value.timetz())
+        case date():
+            return cls.fromordinal(value.toordinal())
+        case time():
+            return cls(1, 2, 3, 4, tzinfo=UTC, fold=1)
+        case timedelta():
+            return cls(-1, 2, 3)
+        case uuid.UUID():
+            return cls(int=7)
+    return cls(value)
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.__name__)
+def test_subclasses_of_storable_types_come_back(base):
+    """An object of a subclass of a storable type comes back in its class, with all it holds."""
+    value = subclass_value(base)
+    evstore.register(type(value))
+    again = back([value])[0]
+    assert type(value) is type(again)
+    assert fingerprint(value) == fingerprint(again)
+
+
+def test_what_a_subclass_adds_is_not_lost():
+    """Where a subclass holds more than its base, it is refused rather than cut down."""
+
+    class Marked(str):  # noqa: SLOT000 - it is here to hold more
+        by: str
+
+    evstore.register(Marked)
+    plain, marked = Marked("x"), Marked("x")
+    marked.by = "me"
+    assert plain == back(plain)
+    with pytest.raises(NotStorable, match="comes back changed"):
+        values.encode(marked)
+    evstore.register(defaultdict)
+    with pytest.raises(NotStorable):
+        values.encode(defaultdict(list, a=[1]))
+    for cls, value in ((OrderedDict, OrderedDict(b=1, a=2)), (Counter, Counter("abca"))):
+        evstore.register(cls)
+        assert value == back(value)
+
+
+def test_own_encode_and_decode():
+    """An application may say itself what is stored of an object and how it comes back."""
+    evstore.register(type(Path("x")), name="path", encode=str, decode=Path)
+    assert b'{"$object":["path",1,"a/b"]}' == values.encode(Path("a/b"))
+    assert Path("a/b") == back(Path("a/b"))
+    assert "path" == values.type_name(values.encode(Path("a/b")))
+    evstore.register(complex, encode=lambda _number: 1 // 0, decode=complex)
+    with pytest.raises(NotStorable, match="ZeroDivisionError") as refused:
+        values.encode([1j])
+    assert "value[0]" == refused.value.path
+
+
+def test_older_versions_are_lifted():
+    """Data of an older version goes through `upcast`; that of a newer one is left as it is."""
+    evstore.register(Point, version=2)
+    text = values.encode(Point(3, 4))
+    evstore.register(
+        Point, version=3, upcast=lambda data, version: data | {"tags": (str(version),)}
+    )
+    assert Point(3, 4, ("2",)) == values.decode(text)
+    evstore.register(Point, version=3)
+    assert evstore.Unregistered("Point", 2, {"x": 3, "y": 4, "tags": ()}) == values.decode(text)
+    newer = text.replace(b'"Point",2', b'"Point",9')
+    evstore.register(Point, version=3, upcast=lambda _data, _version: 1 // 0)
+    assert newer == values.encode(values.decode(newer))
+    with pytest.raises(Corrupt, match="ZeroDivisionError"):
+        values.decode(text)
+
+
+def test_a_field_that_went_is_noticed():
+    """Data that a class has no field for is not dropped silently: it takes a new version."""
+    evstore.register(Point)
+    text = values.encode(evstore.Unregistered("Point", 1, {"x": 1, "z": 2}))
+    with pytest.raises(Corrupt, match="'Point' does not take version 1"):
+        values.decode(text)
+
+
+def test_unregistered_objects_lose_nothing():
+    """An object of an unknown class comes back as Unregistered, and is stored again as it was."""
+    evstore.register(Point)
+    evstore.register(Trip, name="holiday", version=4)
+    value = {"set": {Point(1), Point(2, tags=("x",))}, "trip": [Trip("Rome", [Point(0)])]}
+    text = values.encode(value)
+    forget(Point)
+    forget(Trip)
+    found = values.decode(text)
+    assert evstore.Unregistered("holiday", 4, found["trip"][0].data) == found["trip"][0]
+    assert text == values.encode(found)
+    assert 2 == len(found["set"])
+    evstore.register(Point)
+    evstore.register(Trip, name="holiday", version=4)
+    assert value == values.decode(text)
+
+
+def test_a_set_does_not_lose_objects_that_are_stored_alike():
+    """Two objects of a set that would come back as one are refused."""
+
+    @attrs.frozen(eq=False)
+    class Token:
+        text: str
+
+    evstore.register(Token)
+    assert 2 == len(back({Token("a"), Token("b")}))
+    with pytest.raises(NotStorable, match="stored alike"):
+        values.encode({Token("a"), Token("a")})
+
+
+def test_a_name_belongs_to_one_class():
+    """Another class under a taken name is refused; the same class, or it defined anew, is not."""
+    evstore.register(Point)
+    evstore.register(Point, version=2)
+    with pytest.raises(Refused, match="give another name="):
+        evstore.register(Trip, name="Point")
+    anew = attrs.make_class("Point", ["x"])
+    anew.__module__, anew.__qualname__ = Point.__module__, Point.__qualname__
+    evstore.register(anew)
+    assert isinstance(back(anew(1)), anew)
+
+
+def test_a_class_may_be_renamed():
+    """What was stored under an older name of a class is still read."""
+    evstore.register(Point, name="Dot")
+    text = values.encode(Point(1))
+    evstore.register(Point, name="Point")
+    assert Point(1) == values.decode(text)
+    assert b'"Point"' in values.encode(Point(1))
+
+
+def test_what_cannot_be_registered_is_refused():
+    """A class that nothing is known about, or a strange name or version, is refused."""
+    for cls in (object, Path, int, str):
+        with pytest.raises(Refused, match="give encode= and decode="):
+            evstore.register(cls)
+    with pytest.raises(BadName):
+        evstore.register(Point, name="a\0b")
+    for version in (-1, 1.5, True, 1 << 31):
+        with pytest.raises(Refused, match="version"):
+            evstore.register(Point, version=version)  # type: ignore[arg-type]
+
+
+def test_objects_in_a_store(memory):
+    """Registered objects are variables like others, and their type is the name of their class."""
+    evstore.register(Point)
+    session = memory.session("trip")
+    session.variables["p"] = Point(1, 2)
+    assert Point(1, 2) == session.variables["p"]
+    assert "Point" == session.variables.info("p").type
+
+
+def test_importing_evstore_imports_no_more_than_it_needs():
+    """What only some applications need is not imported before they do."""
+    program = (
+        "import sys, evstore;"
+        "print(*sorted({'cattrs', 'numpy', 'pydantic', 'click', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert b"" == done.stdout.strip()
