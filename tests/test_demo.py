@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,18 @@ def test_the_dialogues_are_what_people_wrote():
         {"user", "assistant"} >= {message["role"] for message in conversation.messages}
         for conversation in found
     )
+
+
+def test_the_next_commands_can_be_typed_as_they_stand(folder):
+    """Where evstore is not on PATH, the commands to go on with name the program that ran."""
+    program = Path(sys.executable).parent / "evstore"
+    (folder / "chat.json").write_text(json.dumps([HELLO]), "utf-8")
+    done = subprocess.run(
+        [program, "demo", "chat.json", "-o", "chat.db"],
+        cwd=folder,
+        env={**os.environ, "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"  {os.path.relpath(program, folder)} ls chat.db" in done.stdout.splitlines()

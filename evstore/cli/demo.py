@@ -1,9 +1,12 @@
 """The verb demo: real conversations recorded, travelled through, forked, verified and rebuilt."""
 
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import click
 from rich.text import Text
@@ -203,12 +206,22 @@ def _say_goodbye(path: str, session_id: str, moment: int) -> None:
     terminal.say()
     terminal.say(f"The store is {terminal.harmless(path)}. Go on with", "bold")
     shown = terminal.harmless(path if " " not in path else f"'{path}'")
+    program = _program()
     for command in (
         f"ls {shown}",
         f"show {shown} {session_id}",
         f"show {shown} {session_id} --at {moment}",
         f"log {shown} {session_id}/what-if",
-        f"export {shown} | evstore import copy.db",
+        f"export {shown} | {program} import copy.db",
         f"doctor {shown}",
     ):
-        terminal.say(f"  evstore {command}")
+        terminal.say(f"  {program} {command}")
+
+
+def _program() -> str:
+    """Return how this program is called from here: by its name, or where it is not on PATH."""
+    started = Path(sys.argv[0]).absolute()
+    on_path = shutil.which("evstore")
+    if started.name != "evstore" or (on_path and Path(on_path).absolute() == started):
+        return "evstore"
+    return os.path.relpath(started)
