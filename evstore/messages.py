@@ -7,6 +7,7 @@ from typing import Any, Self, overload
 import attrs
 
 from evstore import values
+from evstore.errors import Corrupt
 from evstore.events import ERASED, Body, Event, Later, Said
 from evstore.sides import Present, Side, shown_time
 
@@ -14,7 +15,12 @@ PAGE_MESSAGES = 500
 
 
 def _message(text: str | None) -> Any:
-    return ERASED if text is None else values.decode(text)["message"]
+    if text is None:
+        return ERASED
+    try:
+        return values.decode(text)["message"]
+    except (TypeError, KeyError) as error:
+        raise Corrupt("", "an event carries no message") from error
 
 
 @attrs.frozen

@@ -137,4 +137,7 @@ def tip(cursor: Cursor, life: Life) -> Tip:
         row = cursor.execute(
             "select last, time, link from batch where position = ?", (life.position,)
         ).fetchone()
+    if row is None:
+        path = str(cursor.connection.filename)
+        raise Corrupt(path, "the batch that holds its birth is missing", life.shown)
     return Tip(*row)

@@ -64,12 +64,15 @@ _ROW_CHECKS = {
 
 def check_rows(database: Database) -> Iterator[Finding]:
     """Yield gaps in the positions, and rows that belong to no batch or no session."""
-    with database.snapshot() as cursor:
-        found = [
-            Finding(session, None, kind, what)
-            for kind, query in _ROW_CHECKS.items()
-            for session, what in cursor.execute(query).fetchall()
-        ]
+    try:
+        with database.snapshot() as cursor:
+            found = [
+                Finding(session, None, kind, what)
+                for kind, query in _ROW_CHECKS.items()
+                for session, what in cursor.execute(query).fetchall()
+            ]
+    except BadFile as error:
+        found = [Finding(None, None, "damage", str(error))]
     yield from found
 
 
