@@ -59,44 +59,39 @@ class Database:
     # What a handle does.
 
     @contextmanager
-    def reading(self) -> Iterator[Cursor]:
-        """Yield a cursor for short reads; every statement of it sees the newest commit."""
-        if self.path == MEMORY:
-            with self._held(), self._translated():
-                yield self._checked_writer()
-            return
-        self._check()
-        with self._translated():
-            cursor = self._idle_reader() or self._connect_reader()
-            try:
-                yield cursor
-            finally:
-                self._give_back(cursor)
-
-    @contextmanager
     def snapshot(self) -> Iterator[Cursor]:
-        """Yield a cursor whose statements all see the same moment."""
-        with self.reading() as cursor:
+        """Yield a cursor whose statements all see the same moment; for short reads."""
+        cursor = self._hold_writer() if self.path == MEMORY else self._take_reader()
+        try:
             cursor.execute("begin")
-            try:
-                yield cursor
-            finally:
-                if cursor.connection.in_transaction:  # Some errors have already ended it.
-                    cursor.execute("rollback")
+            yield cursor
+        except apsw.Error as error:
+            raise translate(error, self.path, WAIT_S) from error
+        finally:
+            if cursor.connection.in_transaction:  # Some errors have already ended it.
+                cursor.execute("rollback")
+            if self.path == MEMORY:
+                self._lock.release()
+            else:
+                self._give_back(cursor)
 
     @contextmanager
     def writing(self, durability: Durability) -> Iterator[Cursor]:
         """Yield the writing cursor inside one transaction; it commits unless the block raises."""
-        with self._held(), self._translated():
-            cursor = self._checked_writer()
+        cursor = self._hold_writer()
+        try:
             self._set_synchronous(cursor, durability)
             cursor.execute("begin immediate")
-            try:
-                yield cursor
-                cursor.execute("commit")
-            except BaseException as error:
-                self._abandon(cursor, error)
-                raise
+            yield cursor
+            cursor.execute("commit")
+        except apsw.Error as error:
+            self._abandon(cursor, error)
+            raise translate(error, self.path, WAIT_S) from error
+        except BaseException as error:
+            self._abandon(cursor, error)
+            raise
+        finally:
+            self._lock.release()
 
     def flush(self) -> None:
         """Make every commit so far survive a power cut: a full commit carries the others along."""
@@ -115,12 +110,17 @@ class Database:
 
     def make_writable(self) -> None:
         """Open the writing connection, creating the format in a blank file."""
-        with self._held(), self._translated():
+        self._hold()
+        try:
             if self._writer is None:
                 memory = self.path == MEMORY
                 self._writer = (
                     open_memory() if memory else open_writer(self.path, self._keep_waiting)
                 )
+        except apsw.Error as error:
+            raise translate(error, self.path, WAIT_S) from error
+        finally:
+            self._lock.release()
 
     def acquire(self) -> None:
         """Count one more handle."""
@@ -204,31 +204,30 @@ class Database:
         if self._closed is not None:
             raise Closed(self._closed)
 
-    def _checked_writer(self) -> Cursor:
-        self._check()
-        if self._writer is None:
-            raise ReadOnly(self.path)
-        return self._writer
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _hold(self) -> None:
+        """Take the lock, within the deadline that the wait for other processes shares."""
         # A lock that a thread of the parent held at a process fork is never released: look first.
         self._check()
         started = time.monotonic()
         if not self._lock.acquire(timeout=WAIT_S):
             raise Busy(round(1000 * WAIT_S))
-        try:
-            self._deadline = started + WAIT_S
-            yield
-        finally:
-            self._lock.release()
+        self._deadline = started + WAIT_S
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _hold_writer(self) -> Cursor:
+        """Take the lock and return the writing cursor; whoever gets it releases the lock."""
+        self._hold()
         try:
-            yield
-        except apsw.Error as error:
-            raise translate(error, self.path, WAIT_S) from error
+            self._check()
+            if self._writer is None:
+                raise ReadOnly(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self._writer
+
+    def _take_reader(self) -> Cursor:
+        self._check()
+        return self._idle_reader() or self._connect_reader()
 
     def _abandon(self, cursor: Cursor, error: BaseException) -> None:
         """Roll back; where the outcome of a commit is unknown, close every handle of the file."""
@@ -260,7 +259,10 @@ class Database:
 
     def _connect_reader(self) -> Cursor:
         with self._connecting:
-            cursor = open_reader(self.path, round(1000 * WAIT_S), immutable=self._immutable)
+            try:
+                cursor = open_reader(self.path, round(1000 * WAIT_S), immutable=self._immutable)
+            except apsw.Error as error:
+                raise translate(error, self.path, WAIT_S) from error
             self._readers.add(cursor)
             return cursor
 
@@ -276,14 +278,16 @@ class Database:
             self._check_as_reader()
 
     def _check_as_reader(self) -> None:
-        with self._translated():
-            cursor = self._connect_reader()
-            try:
-                schema.check(cursor, self.path)
-            except BaseException:
-                self._close_reader(cursor)
-                raise
-            self._give_back(cursor)
+        cursor = self._connect_reader()
+        try:
+            schema.check(cursor, self.path)
+        except apsw.Error as error:
+            self._close_reader(cursor)
+            raise translate(error, self.path, WAIT_S) from error
+        except BaseException:
+            self._close_reader(cursor)
+            raise
+        self._give_back(cursor)
 
     def _give_back(self, cursor: Cursor) -> None:
         if self.usable and len(self._idle) < _READERS_KEPT:

@@ -127,12 +127,12 @@ class Engine:
 
     def find(self, session_id: str) -> Life | None:
         """Return the life that now has this id."""
-        with self._database.reading() as cursor:
+        with self._database.snapshot() as cursor:
             return lives.living(self._database, cursor, session_id)
 
     def find_uid(self, uid: bytes) -> tuple[Life | None, bool]:
         """Return the life with this uid, and whether it has ended."""
-        with self._database.reading() as cursor:
+        with self._database.snapshot() as cursor:
             life = lives.by_uid(self._database, cursor, uid)
             return life, life is not None and lives.has_ended(cursor, life)
 
@@ -179,7 +179,7 @@ class Engine:
 
     def position(self) -> int:
         """Return the position of the newest batch, or 0."""
-        with self._database.reading() as cursor:
+        with self._database.snapshot() as cursor:
             return log.newest_position(cursor)
 
     # Care.
