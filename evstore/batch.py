@@ -5,12 +5,11 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from evstore import doors
 from evstore.errors import Closed
 from evstore.events import (
     DELETIONS,
     FAMILY,
-    METADATA,
-    VARIABLES,
     Body,
     Event,
     Later,
@@ -18,10 +17,8 @@ from evstore.events import (
     Writer,
     value_text,
 )
-from evstore.messages import Messages
 from evstore.sides import Facts, Found, Present, Side
 from evstore.state import MessageList
-from evstore.variables import Variables
 from evstore.view import Still
 
 Commit = Callable[[Said], Sequence[Event]]
@@ -155,6 +152,10 @@ class Batch:
     between, the commit is a Conflict and nothing is written, unless it was begun with `expect=ANY`.
     """
 
+    variables = doors.variables
+    metadata = doors.metadata
+    messages = doors.messages
+
     def __init__(self, entry: Still, writer: Writer, actor: str | None, commit: Commit) -> None:
         self._entry = entry
         self._writer = writer
@@ -172,36 +173,6 @@ class Batch:
     def events(self) -> Sequence[Event]:
         """The recorded events, once the block has ended."""
         return self._events
-
-    @property
-    def variables(self) -> Variables:
-        """The variables, with what this batch wrote."""
-        return Variables(self, VARIABLES)
-
-    @variables.setter
-    def variables(self, door: Variables) -> None:
-        """Take what `|=` gives back."""
-        self.variables.check_is(door)
-
-    @property
-    def metadata(self) -> Variables:
-        """The metadata, with what this batch wrote."""
-        return Variables(self, METADATA)
-
-    @metadata.setter
-    def metadata(self, door: Variables) -> None:
-        """Take what `|=` gives back."""
-        self.metadata.check_is(door)
-
-    @property
-    def messages(self) -> Messages:
-        """The messages, with what this batch wrote."""
-        return Messages(self)
-
-    @messages.setter
-    def messages(self, door: Messages) -> None:
-        """Take what `+=` gives back."""
-        self.messages.check_is(door)
 
     def record(self, kind: str, data: Any = None) -> None:
         """Add an event of the application's own, of a kind like `app.order.placed`."""

@@ -43,6 +43,11 @@ class Messages(Sequence[Any]):
     def __init__(self, side: Side) -> None:
         self._side = side
 
+    @property
+    def place(self) -> int:
+        """Which door this is: of which side."""
+        return id(self._side)
+
     # Reading.
 
     def __len__(self) -> int:
@@ -178,11 +183,6 @@ class Messages(Sequence[Any]):
         """Remove all messages: one event, or none where the list is empty."""
         body = self._side.writer.clear()
         return self._side.say(lambda present: [body] if present.message_count() else ())
-
-    def check_is(self, door: object) -> None:
-        """Raise AttributeError for all but this very door, which `+=` assigns to where it stood."""
-        if type(door) is not type(self) or vars(door) != vars(self):
-            raise AttributeError("the door of a session cannot be replaced: use extend() or +=")
 
     def _removal(self, seq: int, reason: str | None) -> Body | Later:
         remove = self._side.writer.remove

@@ -9,12 +9,10 @@ from typing import Any, TypeVar, overload
 
 import attrs
 
-from evstore import view
+from evstore import doors, view
 from evstore.batch import Batch
 from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
-    METADATA,
-    VARIABLES,
     Body,
     Event,
     Said,
@@ -23,13 +21,11 @@ from evstore.events import (
     from_microseconds,
     to_microseconds,
 )
-from evstore.messages import Messages
 from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 from evstore.sqlite.write import Recorded
-from evstore.variables import Variables
 from evstore.view import Still, View
 
 Result = TypeVar("Result")
@@ -81,6 +77,10 @@ class Session:
     Opening it writes nothing: the session is born with its first batch. Once its life has ended,
     every use is SessionNotFound.
     """
+
+    variables = doors.variables
+    metadata = doors.metadata
+    messages = doors.messages
 
     def __init__(
         self,
@@ -137,38 +137,6 @@ class Session:
         """Where it was forked from, if it was."""
         with self._look() as moment:
             return parent_of(moment.life)
-
-    # The doors.
-
-    @property
-    def variables(self) -> Variables:
-        """The variables: a mutable mapping of names to values."""
-        return Variables(self, VARIABLES)
-
-    @variables.setter
-    def variables(self, door: Variables) -> None:
-        """Take what `|=` gives back."""
-        self.variables.check_is(door)
-
-    @property
-    def metadata(self) -> Variables:
-        """The metadata: a mutable mapping of names to values, for finding sessions by."""
-        return Variables(self, METADATA)
-
-    @metadata.setter
-    def metadata(self, door: Variables) -> None:
-        """Take what `|=` gives back."""
-        self.metadata.check_is(door)
-
-    @property
-    def messages(self) -> Messages:
-        """The messages: a sequence of JSON objects with a role."""
-        return Messages(self)
-
-    @messages.setter
-    def messages(self, door: Messages) -> None:
-        """Take what `+=` gives back."""
-        self.messages.check_is(door)
 
     # Writing.
 

@@ -34,6 +34,11 @@ class Variables(MutableMapping[str, Any]):
         self._side = side
         self._family = family
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which door this is: of which side, to which family."""
+        return id(self._side), self._family
+
     # Reading.
 
     def __getitem__(self, name: str) -> Any:
@@ -97,11 +102,6 @@ class Variables(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         """Return the variables as a dict would show them."""
         return repr(self._snapshot())
-
-    def check_is(self, door: object) -> None:
-        """Raise AttributeError for all but this very door, which `|=` assigns to where it stood."""
-        if type(door) is not type(self) or vars(door) != vars(self):
-            raise AttributeError("the door of a session cannot be replaced: use update() or |=")
 
     def _find(self, present: Present, name: object) -> Found | None:
         """Return what a name stands for; what cannot be a name stands for nothing."""

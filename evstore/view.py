@@ -7,15 +7,14 @@ from typing import Any, NoReturn
 
 import attrs
 
+from evstore import doors
 from evstore.errors import ReadOnly
 from evstore.events import METADATA, VARIABLES, Event, Said, Writer, from_microseconds
 from evstore.limits import Limits
-from evstore.messages import Messages
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Facts, Moment
-from evstore.variables import Variables
 
 PAGE_EVENTS = 256
 
@@ -108,6 +107,10 @@ class View:
     ranges at use, at its sequence.
     """
 
+    variables = doors.variables
+    metadata = doors.metadata
+    messages = doors.messages
+
     def __init__(self, engine: Engine, life: Life | None, moment: Moment) -> None:
         # Of the shared past of a fork, `moment.life` is the ancestor that recorded it.
         self._still = Still(engine, life, moment.seq)
@@ -134,21 +137,6 @@ class View:
     def time(self) -> datetime | None:
         """When the newest event that this view shows was recorded, or None at sequence 0."""
         return None if self._time_us is None else from_microseconds(self._time_us)
-
-    @property
-    def variables(self) -> Variables:
-        """The variables as they were."""
-        return Variables(self, VARIABLES)
-
-    @property
-    def metadata(self) -> Variables:
-        """The metadata as it was."""
-        return Variables(self, METADATA)
-
-    @property
-    def messages(self) -> Messages:
-        """The messages as they were."""
-        return Messages(self)
 
     def events(self, after: int = 0, **wanted: Any) -> Iterator[Event]:
         """Yield the events up to this moment; takes what `Session.events` takes but `until`."""

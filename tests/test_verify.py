@@ -53,7 +53,7 @@ def alter(path, *statements):
         connection.execute(statement)
     changed = connection.total_changes() - changes
     for _, sql in triggers:
-        connection.execute(sql)
+        connection.execute(str(sql))
     connection.close()
     return changed
 

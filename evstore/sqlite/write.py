@@ -243,8 +243,8 @@ class _Appending:
         return life, birth.origin(draft.actor, draft.cause)
 
     def _check_targets(self, first: int, prepared: list[Prepared]) -> None:
-        """A message named by its seq may have gone since a batch under ANY was begun."""
-        if self._draft.expect is not ANY or callable(self._draft.say):
+        """A message named by its seq may have gone since the batch was begun."""
+        if callable(self._draft.say):
             return
         for body, *_ in prepared:
             seq = body.operand
