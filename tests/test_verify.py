@@ -130,7 +130,8 @@ COLUMN_EDITS = {
     "variable.value": "update variable set value = '0' where session = 1 and name = 'name1'",
     "variable.value, of metadata": "update variable set value = '\"u2\"' where session = 2",
     "variable, missing": "delete from variable where session = 1 and name = 'name1'",
-    "checkpoint.id": "update checkpoint set id = id + 1 where id % 2 = (select max(id) % 2 from checkpoint)",
+    "checkpoint.id": "update checkpoint set id = id + 1 where id = "
+    "(select max(id) from checkpoint)",
     "checkpoint.messages": "update checkpoint set messages = messages + 1",
     "checkpoint.ranges": "update checkpoint set ranges = (select min(ranges) from checkpoint)",
     "checkpoint.names": "update checkpoint set names = (select min(names) from checkpoint)",

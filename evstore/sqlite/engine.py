@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from evstore.chain import Batch
-from evstore.errors import ReadOnly, SessionNotFound
+from evstore.errors import Closed, ReadOnly, SessionNotFound
 from evstore.events import ANY, Body, Event, Said, Sentinel
 from evstore.limits import Limits
 from evstore.sqlite import adopt, lives, log, maintain, verify, write
-from evstore.sqlite.database import Durability, open_database
+from evstore.sqlite.database import Database, Durability, open_database
 from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter, Listed
 from evstore.sqlite.read import Moment
@@ -35,7 +35,7 @@ class Engine:
         limits: Limits,
         clock: Callable[[], int] | None,
     ) -> None:
-        self._database = open_database(path, read_only=read_only, create=create)
+        self._shared = open_database(path, read_only=read_only, create=create)
         self._durability = durability
         self._read_only = read_only
         self._limits = limits
@@ -46,7 +46,14 @@ class Engine:
     @property
     def path(self) -> str:
         """The file, or `:memory:`."""
-        return self._database.path
+        return self._shared.path
+
+    @property
+    def _database(self) -> Database:
+        """The database that this handle shares with others, until it is closed."""
+        if self._closed:
+            raise Closed
+        return self._shared
 
     # Writing.
 
@@ -211,7 +218,7 @@ class Engine:
         """Give the file up; the last handle leaves a single file behind."""
         if not self._closed:
             self._closed = True
-            self._database.release()
+            self._shared.release()
             _log.debug("closed %s", self.path)
 
 

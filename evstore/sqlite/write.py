@@ -104,9 +104,6 @@ class Recorded:
         ]
 
 
-_NOTHING = Recorded(None, 0, 0, 0, None, None)
-
-
 def append(database: Database, draft: Draft) -> Recorded:
     """Append one batch; raises Conflict, SessionNotFound, TooMany, TooLarge, Busy, Unavailable."""
     said = said_by(draft.actor, draft.cause, draft.key)
@@ -150,14 +147,14 @@ class _Appending:
         draft = self._draft
         seen = self._seen_before()
         if seen is not None:
-            return self._same(seen, birth, prepared or [])
+            return self._same(seen, prepared or [])
         if draft.expect is not ANY and draft.expect != self._tip.head:
             raise Conflict(draft.session_id, draft.expect, self._tip.head)
         if prepared is None:
             assert callable(draft.say)
             prepared = _prepare(draft.say(self._moment), self._said)
         if not prepared:
-            return _NOTHING
+            return Recorded(self._life, 0, 0, 0, None, None)
         front = birth if self._life is None else []
         items = [*front, *prepared]
         first = self._tip.head + 1
@@ -188,18 +185,16 @@ class _Appending:
         ).get
         return position
 
-    def _same(
-        self, position: int, birth: list[Prepared | Later], prepared: list[Prepared | Later]
-    ) -> Recorded:
+    def _same(self, position: int, prepared: list[Prepared | Later]) -> Recorded:
         assert self._life is not None
         events = batch_events(self._database, self._cursor, self._life, position)
-        front = len(events) - len(prepared)
-        items = [*(birth if front else []), *prepared]
-        bodies = [item.body for item in self._resolve(items, events[0].seq + front)]
+        # The metadata of a birth goes in front, and is ignored later.
+        front = len(events) - len(prepared) if position == self._life.position else 0
+        bodies = [item.body for item in self._resolve(prepared, events[0].seq + front)]
         said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
         recorded = [
             _content(event.kind, event.name, event.text, operand(event.kind, event.data))
-            for event in events
+            for event in events[max(front, 0) :]
         ]
         if said != recorded:
             expected = f"the events first recorded under key {self._draft.key!r}"

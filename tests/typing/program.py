@@ -1,0 +1,63 @@
+"""A small program of a user, for the type checker: it says which types a user sees."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_type
+
+import evstore
+
+
+def use(path: Path) -> int:
+    """Use what there is once; never run, only checked."""
+    with evstore.open(path, durability="normal", limits=evstore.Limits(variables_max=5)) as store:
+        assert_type(store, evstore.Store)
+        trip = store.session("trip", metadata={"title": "Rome"})
+        assert_type(trip, evstore.Session)
+        assert_type((trip.id, trip.uid, trip.head), tuple[str, str | None, int])
+        assert_type(trip.created_at, datetime | None)
+        assert_type(trip.parent, evstore.Parent | None)
+        use_doors(trip)
+        use_batches(trip)
+        use_the_past(trip)
+        assert_type(store.sessions("t", limit=5), Iterator[evstore.SessionInfo])
+        assert_type("trip" in store, bool)
+        assert_type(store.delete("trip"), evstore.Event)
+        assert_type(store.stats(), evstore.Stats)
+        return store.stats().events
+
+
+def use_doors(trip: evstore.Session) -> None:
+    """Variables are a mapping of text to anything, messages a sequence."""
+    trip.variables["budget"] = 1200
+    trip.variables |= {"city": "Rome"}
+    trip.messages += [{"role": "user"}]
+    assert_type(trip.variables["budget"], Any)
+    assert_type(trip.variables.set("a", 1, expect=evstore.ABSENT), Sequence[evstore.Event])
+    assert_type(trip.variables.info("a"), evstore.VariableInfo)
+    assert_type(trip.variables.match("cfg.*"), dict[str, Any])
+    assert_type(trip.messages.append({"role": "user"}), Sequence[evstore.Event])
+    assert_type(trip.messages[:2], list[Any])
+    assert_type(trip.messages.tail(max_bytes=100, size=len), list[Any])
+    assert_type(trip.messages.info(0), evstore.MessageInfo)
+
+
+def use_batches(trip: evstore.Session) -> None:
+    """A batch has the doors of a session, and transact returns what the function returns."""
+    with trip.batch(actor="planner", expect=evstore.ANY, key="k") as batch:
+        assert_type(batch, evstore.Batch)
+        batch.metadata["a"] = 1
+        batch.messages.replace(0, {"role": "user"}, reason="better")
+    assert_type(batch.events, Sequence[evstore.Event])
+    assert_type(batch.events[0].data, Any)
+    assert_type(trip.transact(lambda pending: len(pending.messages)), int)
+
+
+def use_the_past(trip: evstore.Session) -> None:
+    """A view has the doors too, and a fork is a session."""
+    assert_type(trip.at(3), evstore.View)
+    assert_type(trip.at(3).time, datetime | None)
+    assert_type(trip.view().variables, evstore.Variables)
+    assert_type(trip.view().messages, evstore.Messages)
+    assert_type(trip.events(name="a", reverse=True), Iterator[evstore.Event])
+    assert_type(trip.fork("what-if", at=2), evstore.Session)
