@@ -150,6 +150,7 @@ class Batch:
 
     It sees the session as it was at entry and what it wrote itself. Where somebody else wrote in
     between, the commit is a Conflict and nothing is written, unless it was begun with `expect=ANY`.
+    What it wrote has no sequence before the commit: `info` counts it -1, -2, … without a time.
     """
 
     variables = doors.variables

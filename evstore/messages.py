@@ -98,20 +98,22 @@ class Messages(Sequence[Any]):
         `max_bytes` bounds the sum of their sizes: bytes of stored text, or what `size(message)`
         says (tokens, for example).
         """
-        with self._side.look() as present:
+        still = self._side.still()
+        with still.look() as present:
             count = present.message_count()
-            start = 0 if max_items is None else max(0, count - max_items)
-            if max_bytes is None:
-                return [_message(text) for _, text in present.messages(start, count)]
-            chosen: list[Any] = []
-            for page in range(count, start, -PAGE_MESSAGES):
-                for _, text in reversed(present.messages(max(start, page - PAGE_MESSAGES), page)):
-                    message = _message(text)
+        start = 0 if max_items is None else max(0, count - max_items)
+        chosen: list[Any] = []
+        for end in range(count, start, -PAGE_MESSAGES):
+            with still.look() as present:
+                page = present.messages(max(start, end - PAGE_MESSAGES), end)
+            for _, text in reversed(page):  # outside of the read: `size` may take its time
+                message = _message(text)
+                if max_bytes is not None:
                     max_bytes -= len((text or "").encode()) if size is None else size(message)
                     if max_bytes < 0:
                         return chosen[::-1]
-                    chosen.append(message)
-            return chosen[::-1]
+                chosen.append(message)
+        return chosen[::-1]
 
     def info(self, index: int) -> MessageInfo:
         """Return what is known about a message besides its content; raises IndexError."""

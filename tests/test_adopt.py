@@ -1,0 +1,169 @@
+"""Adopting: a log that was recorded elsewhere enters as it is, or not at all."""
+
+import attrs
+import pytest
+
+import evstore
+from evstore import chain, replay
+from evstore.errors import Corrupt, EvstoreError, ReadOnly, Refused, Taken
+
+
+@pytest.fixture
+def recorded():
+    """Return the batches of a session and its fork."""
+    with evstore.open(":memory:") as store:
+        session = store.session("s", metadata={"user": "u1"})
+        session.variables["a"] = 1
+        session.messages.extend([{"role": "user"}, {"role": "assistant"}])
+        session.messages.pop()
+        fork = session.fork("f", at=2)
+        fork.variables["a"] = 2
+        return store.engine.changes(0)
+
+
+@pytest.fixture
+def target():
+    """Return an empty store to adopt into."""
+    with evstore.open(":memory:") as store:
+        yield store
+
+
+def forged(batch, previous, entries=None, **changes):
+    """Return a batch with other content whose link fits that content."""
+    changed = attrs.evolve(batch, entries=entries or batch.entries, **changes)
+    return attrs.evolve(changed, link=changed.continues(previous))
+
+
+def entry(kind, text, name=None, **more):
+    """Return an entry of some kind with a text of one's own."""
+    return chain.Entry(kind, 1, name, text, bytes(16), **more)
+
+
+def refuse(target, error, *batches):
+    """Check that batches are refused with an error, and that nothing of them is written."""
+    before = target.engine.position()
+    with pytest.raises(error) as caught:
+        target.engine.adopt(batches)
+    assert isinstance(caught.value, EvstoreError)
+    assert before == target.engine.position()
+    assert [] == list(replay.verify(target, level="full"))
+
+
+def test_a_log_is_adopted_whole(recorded, target):
+    """Every batch arrives with its link, and what is there already is passed over."""
+    assert (2, 4) == target.engine.adopt(recorded[:2])
+    assert (3, 2) == target.engine.adopt(recorded)
+    assert (0, 0) == target.engine.adopt(recorded)
+    assert [batch.link for batch in recorded] == [b.link for b in target.engine.changes(0)]
+    assert {"a": 2} == target.session("f").variables
+    assert [] == list(replay.verify(target, level="full"))
+
+
+def test_a_log_needs_its_beginning(recorded, target):
+    """A batch without its birth, without those before it, or without its parent is refused."""
+    refuse(target, Refused, recorded[1])
+    refuse(target, Refused, recorded[3])
+    refuse(target, Refused, attrs.evolve(recorded[0], birth=None))
+    target.engine.adopt(recorded[:1])
+    refuse(target, Refused, recorded[2])
+    refuse(target, Refused, attrs.evolve(recorded[1], birth=recorded[0].birth))
+
+
+def test_a_fork_needs_its_parent_up_to_the_fork_point(recorded, target):
+    """A fork whose parent does not reach the fork point is refused."""
+    birth = attrs.evolve(recorded[3].birth, fork=9)
+    target.engine.adopt(recorded[:1])
+    refuse(target, Refused, attrs.evolve(recorded[3], birth=birth, first=10))
+
+
+def test_another_log_under_the_same_uid_is_taken(recorded, target):
+    """A uid has one log: another batch at a place that is filled is refused."""
+    target.engine.adopt(recorded)
+    refuse(target, Taken, attrs.evolve(recorded[1], link=bytes(32)))
+    refuse(target, Taken, attrs.evolve(recorded[3], link=bytes(32)))
+
+
+def test_an_id_that_lives_is_taken(recorded, target):
+    """An id that belongs to another life is refused."""
+    target.session("s").variables["mine"] = 1
+    refuse(target, Taken, *recorded)
+    assert {"mine": 1} == target.session("s").variables
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time_us": 5},
+        {"actor": "someone"},
+        {"cause": "something"},
+        {"key": "k"},
+        {"link": bytes(32)},
+        {"entries": ()},
+    ],
+)
+def test_a_batch_has_to_fit_its_link(recorded, target, change):
+    """A batch that was changed is damaged."""
+    target.engine.adopt(recorded[:1])
+    refuse(target, (Corrupt, Refused, Taken), attrs.evolve(recorded[1], **change))
+
+
+def test_time_goes_on(recorded, target):
+    """A batch that is not later than the one before it is damaged, though its link fits."""
+    target.engine.adopt(recorded[:1])
+    early = forged(recorded[1], recorded[0].link, time_us=recorded[0].time_us)
+    refuse(target, Corrupt, early)
+
+
+FORGERIES = {
+    "an unknown kind": entry("variable.put", b"{}"),
+    "an application's kind without a name": entry("app.", b"{}"),
+    "no data and no leaf": chain.Entry("message.added", 1, None, None, bytes(16)),
+    "a name where none belongs": entry("message.added", b'{"message":{"role":"u"}}', "name"),
+    "no name where one belongs": entry("variable.set", b'{"value":1}'),
+    "no salt": chain.Entry("messages.cleared", 1, None, b"{}", None),
+    "no JSON": entry("messages.cleared", b"{"),
+    "no object": entry("messages.cleared", b"[]"),
+    "no message": entry("message.added", b'{"message":1}'),
+    "a set without a value": entry("variable.set", b'{"worth":1}', "a"),
+    "a set with more than a value": entry("variable.set", b'{"value":1,"more":2}', "a"),
+    "a set with white space": entry("variable.set", b'{"value": 1 }x', "a"),
+    "a deadline that is no number": entry("variable.set", b'{"value":1,"expires_at":"x"}', "a"),
+    "a deadline beyond time": entry("variable.set", b'{"value":1,"expires_at":-5}', "a"),
+    "a removal of the future": entry("message.removed", b'{"seq":99}'),
+    "a removal of nothing": entry("message.removed", b"{}"),
+    "a removal of what is no message": entry("message.removed", b'{"seq":1}'),
+    "a removal of itself": entry("message.removed", b'{"seq":3}'),
+    "a replacement of what is no message": entry(
+        "message.replaced", b'{"message":{"role":"u"},"seq":2}'
+    ),
+    "a return to the future": entry("messages.reverted", b'{"to":99}'),
+    "a label of the future": entry("label.set", b'{"at":99}', "here"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_event_is_refused(recorded, target, forgery):
+    """An event whose data is not of the form of its kind is damaged, though its link fits."""
+    target.engine.adopt(recorded[:1])
+    batch = forged(recorded[1], recorded[0].link, entries=(FORGERIES[forgery],))
+    refuse(target, Corrupt, batch)
+
+
+def test_a_deadline_is_adopted(recorded, target):
+    """The data of a set may carry its deadline."""
+    target.engine.adopt(recorded[:1])
+    text = b'{"value":1,"expires_at":4102444800000000}'
+    batch = forged(recorded[1], recorded[0].link, entries=(entry("variable.set", text, "a"),))
+    assert (1, 1) == target.engine.adopt([batch])
+    info = target.session("s").variables.info("a")
+    assert info.expires_at is not None
+    assert (1, 2100) == (info.size_bytes, info.expires_at.year)
+    assert [] == list(replay.verify(target, level="full"))
+
+
+def test_a_store_that_is_read_only_adopts_nothing(tmp_path, recorded):
+    """Adopting writes, and a read-only store refuses it."""
+    with evstore.open(tmp_path / "store.db") as store:
+        store.session("t").variables["a"] = 1
+    with evstore.open(tmp_path / "store.db", read_only=True) as store, pytest.raises(ReadOnly):
+        store.engine.adopt(recorded)
