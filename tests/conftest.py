@@ -1,4 +1,4 @@
-"""What the tests share: stores to write to, and how hard Hypothesis tries."""
+"""What the tests share: stores whose events are checked when they close, and how hard to try."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import evstore
+from tests.event_schemas import check_store
 
 settings.register_profile(
     "default",
@@ -32,6 +33,7 @@ def store(path: Path) -> Iterator[evstore.Store]:
     """An empty store in a file."""
     with evstore.open(path, durability="normal") as opened:
         yield opened
+        check_store(opened)
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def memory() -> Iterator[evstore.Store]:
     """An empty store in memory."""
     with evstore.open(":memory:") as opened:
         yield opened
+        check_store(opened)
 
 
 @pytest.fixture

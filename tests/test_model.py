@@ -26,6 +26,7 @@ from evstore.errors import Closed, EvstoreError
 from evstore.events import ABSENT, ANY
 from evstore.sqlite import database, insert
 from evstore.state import fold
+from tests.event_schemas import check_events
 from tests.model import Handle, Life, ModelBatch, ModelStore
 
 IDS = st.sampled_from(["a", "b", "ü"])
@@ -421,6 +422,7 @@ class Machine(RuleBasedStateMachine):
     def compare_life(self, life: Life, session: evstore.Session) -> None:
         """Every event and every moment is as it was."""
         events = list(session.events())
+        check_events(events)
         assert list(range(1, life.head + 1)) == [event.seq for event in events]
         assert events[::-1] == list(session.events(reverse=True))
         for fact, event_ in zip(life.facts, events, strict=True):
