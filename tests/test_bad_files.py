@@ -296,6 +296,34 @@ def test_the_file_system_of_a_folder_is_known(folder, expected):
 
 
 @pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("/Users/me", "apfs"),
+        ("/Volumes/team share/agents", "smbfs"),
+        ("/Volumes/team", "apfs"),
+        ("/System/Volumes/Data/x", "apfs"),
+        ("/Network/home", "nfs"),
+    ],
+)
+def test_the_file_system_of_a_folder_is_known_on_macos(folder, expected):
+    """What mount(8) prints on macOS tells the same."""
+    mounts = (
+        "/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)\n"
+        "devfs on /dev (devfs, local, nobrowse)\n"
+        "/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled, nobrowse)\n"
+        "//me@server/team%20share on /Volumes/team share (smbfs, nodev, nosuid)\n"
+        "server:/home on /Network/home (nfs)\n"
+    )
+    assert expected == files.file_system(folder, mounts)
+
+
+def test_a_machine_without_a_table_of_mounts_is_trusted(monkeypatch):
+    """Where nobody can tell the file system, the locks of SQLite have to."""
+    monkeypatch.setattr(files, "Path", lambda _: Path("/nowhere"))
+    assert "" == files.file_system("/data", files._mounts())
+
+
+@pytest.mark.parametrize(
     ("kind", "allowed"),
     [
         *[(kind, False) for kind in ("nfs4", "cifs", "smb3", "9p", "fuse.sshfs")],

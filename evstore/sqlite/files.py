@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 
 from evstore.errors import Unavailable, Unsupported
@@ -48,19 +49,36 @@ def sync_folder(path: str) -> None:
 
 
 def file_system(folder: str, mounts: str) -> str:
-    """Return the type of the file system of a folder, from the text of /proc/self/mountinfo."""
+    """Return the type of the file system of a folder, from the text of a table of mounts.
+
+    That is /proc/self/mountinfo on Linux, and what mount(8) prints on macOS.
+    """
     found, longest = "", -1
     for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
+        point, kind = _mount(line)
         inside = folder == point or folder.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:
-            found, longest = after.split(" ")[0], len(point)
+            found, longest = kind, len(point)
     return found
+
+
+def _mount(line: str) -> tuple[str, str]:
+    """Return the mount point and the file system type of one line."""
+    before, is_linux, after = line.partition(" - ")
+    if is_linux:
+        point = before.split(" ")[4]
+        return re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point), after.split(" ")[0]
+    _, _, described = line.partition(" on ")
+    point, _, kind = described.rpartition(" (")
+    return point, kind.split(",")[0].rstrip(")")
 
 
 def _mounts() -> str:
     try:
+        if sys.platform == "darwin":
+            from subprocess import check_output
+
+            return check_output(["/sbin/mount"], text=True)
         return Path("/proc/self/mountinfo").read_text("utf-8", "replace")
-    except OSError:  # Not Linux: the locks of SQLite itself have to tell.
+    except (OSError, ValueError):  # The locks of SQLite itself have to tell.
         return ""
