@@ -190,6 +190,13 @@ class Writer:
         self._check_size(f"the value of {name[:40]!r}", text, self.limits.value_bytes_max)
         return Body(SETS[family], name, b'{"value":%b}' % text, None, expected=expected)
 
+    def label(self, name: str, at: int) -> Body:
+        """Return the body that gives a name to a moment; raises BadName and TooLarge."""
+        self.limits.check_name("label", name)
+        if is_number_or_date(name):
+            raise BadName("label", name, "a label is neither a number nor a date")
+        return Body(LABEL_SET, name, b'{"at":%d}' % at, at)
+
     def delete(self, family: int, name: str) -> Body:
         """Return the body that deletes a variable or a piece of metadata."""
         return Body(DELETIONS[family], name, b"{}")
@@ -243,6 +250,25 @@ class Writer:
 
 def _reason(reason: str | None) -> bytes:
     return b"" if reason is None else b',"reason":' + values.encode(reason, root="reason")
+
+
+def is_number_or_date(name: str) -> bool:
+    """Tell whether a name reads as a sequence or as a time, and so cannot be that of a moment."""
+    try:
+        return name.isdigit() or bool(datetime.fromisoformat(name))
+    except ValueError:
+        return False
+
+
+def set_again(name: str, value: str, deadline: int | None) -> Body:
+    """Return the body that sets a variable to a value that was recorded before."""
+    end = b"" if deadline is None else b',"expires_at":%d' % deadline
+    return Body(VARIABLE_SET, name, b'{"value":%b%b}' % (value.encode(), end), deadline)
+
+
+def revert_messages(to: int) -> Body:
+    """Return the body that brings the list of messages back to what it was at a sequence."""
+    return Body(MESSAGES_REVERTED, None, b'{"to":%d}' % to, to)
 
 
 def mark(kind: str) -> Body:

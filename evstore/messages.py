@@ -14,7 +14,8 @@ from evstore.sides import Present, Side, shown_time
 PAGE_MESSAGES = 500
 
 
-def _message(text: str | None) -> Any:
+def message_of(text: str | None) -> Any:
+    """Return the message that the text of an event carries, or ERASED where it was forgotten."""
     if text is None:
         return ERASED
     try:
@@ -63,13 +64,13 @@ class Messages(Sequence[Any]):
         """Return a message, or the list of messages of a slice; raises IndexError."""
         with self._side.look() as present:
             if not isinstance(index, slice):
-                return _message(_find(present, index)[1])
+                return message_of(_find(present, index)[1])
             start, stop, stride = index.indices(present.message_count())
             if stride < 0:  # Read the same messages forwards.
                 picked = range(start, stop, stride)[::-1]
                 start, stop = (picked.start, picked.stop) if picked else (0, 0)
             found = present.messages(start, max(start, stop))
-        messages = [_message(text) for _, text in found[:: abs(stride)]]
+        messages = [message_of(text) for _, text in found[:: abs(stride)]]
         return messages[::-1] if stride < 0 else messages
 
     def __iter__(self) -> Iterator[Any]:
@@ -81,7 +82,7 @@ class Messages(Sequence[Any]):
                 page = present.messages(start, start + PAGE_MESSAGES)
             start, page_length = start + PAGE_MESSAGES, len(page)
             for _, text in page:
-                yield _message(text)
+                yield message_of(text)
 
     def __reversed__(self) -> Iterator[Any]:
         """Iterate over the messages of one snapshot, the newest first."""
@@ -107,7 +108,7 @@ class Messages(Sequence[Any]):
             with still.look() as present:
                 page = present.messages(max(start, end - PAGE_MESSAGES), end)
             for _, text in reversed(page):  # outside of the read: `size` may take its time
-                message = _message(text)
+                message = message_of(text)
                 if max_bytes is not None:
                     max_bytes -= len((text or "").encode()) if size is None else size(message)
                     if max_bytes < 0:
@@ -156,7 +157,7 @@ class Messages(Sequence[Any]):
         def decide(present: Present) -> Said:
             nonlocal message
             seq, text = _find(present, index)
-            message = _message(text)
+            message = message_of(text)
             return [self._removal(seq, None)]
 
         self._side.say(decide)

@@ -9,10 +9,13 @@ from typing import Any, TypeVar, overload
 
 import attrs
 
-from evstore import doors, view
+from evstore import doors, revert, view
 from evstore.batch import Batch
+from evstore.diff import Diff
 from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
+    LABELS,
+    VARIABLES,
     Body,
     Event,
     Said,
@@ -25,12 +28,14 @@ from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
-from evstore.sqlite.write import Recorded
+from evstore.sqlite.write import Decision, Recorded
 from evstore.view import Still, View
 
 Result = TypeVar("Result")
 _RESERVED_CAUSES = ("undo:", "redo:", "revert:", "merge:")
 _RETRY_S = 0.002
+_STEP_ATTEMPTS = 8
+When = int | datetime | str  # a sequence, an aware datetime, or a label
 
 
 @attrs.frozen
@@ -199,10 +204,10 @@ class Session:
         with self._look() as moment:
             return View(self._engine, moment.life, moment)
 
-    def at(self, moment: int | datetime) -> View:
-        """Return the session at a sequence (0 is before its birth), or at an aware datetime.
+    def at(self, moment: When) -> View:
+        """Return the session at a sequence (0 is before its birth), a datetime, or a label.
 
-        Raises NoSuchMoment for a sequence that is not there, and Refused for a naive datetime.
+        Raises NoSuchMoment for what is not there, and Refused for a naive datetime.
         """
         seq = self._seq(moment)
         with self._engine.past(self._life, seq) as found:
@@ -236,7 +241,76 @@ class Session:
             limit=limit,
         )
 
-    def fork(self, id: str, at: int | datetime | None = None) -> "Session":
+    def history(self, name: str) -> Iterator[Event]:
+        """Yield all events about a variable, the newest first, deletions included."""
+        with self._look() as moment:
+            newest = moment.newest(VARIABLES, name)
+        seq = newest.seq if newest else None
+        while seq is not None and self._life is not None:
+            page, seq = self._engine.history(self._life, seq)
+            yield from page
+
+    def blame(self, name: str) -> Event:
+        """Return the event that set a variable; raises KeyError where it is absent."""
+        with self._look() as moment:
+            found = moment.variable(VARIABLES, name)
+        if found is None or self._life is None:
+            raise KeyError(name)
+        (event,), _ = self._engine.history(self._life, found.seq, 1)
+        return event
+
+    def diff(self, a: When | View, b: When | View) -> Diff:
+        """Return what changed from moment `a` to `b`; either may be a View of any session."""
+        before = a if isinstance(a, View) else self.at(a)
+        return before.diff(b if isinstance(b, View) else self.at(b))
+
+    def label(self, name: str, at: When | None = None) -> Sequence[Event]:
+        """Give a name to a moment (now), by which `at` finds it; a name given again moves.
+
+        Raises BadName for what reads as a number or a date.
+        """
+        writer = self._writer
+        if at is None:
+            return self._append(lambda now: [writer.label(name, now.seq)], actor=self._actor)
+        return self.say([writer.label(name, self._seq(at))])
+
+    def revert(self, to: When) -> Sequence[Event]:
+        """Make variables and messages what they were at a moment, as new events; nothing is lost.
+
+        Metadata and labels stay, and so does what was forgotten. Where nothing differs, nothing is
+        recorded.
+        """
+        seq, writer = self._seq(to), self._writer
+        return self._append(
+            lambda now: revert.bodies(writer, now, seq),
+            actor=self._actor,
+            cause=f"{revert.REVERT}{seq}",
+        )
+
+    def undo(self) -> Sequence[Event]:
+        """Take back the newest batch that is not undone yet, into the shared past if need be.
+
+        Batches whose undoing changes nothing are passed over; where none is left, nothing happens.
+        """
+        return self._step(revert.undo)
+
+    def redo(self) -> Sequence[Event]:
+        """Take back the newest undo, until another batch is appended."""
+        return self._step(revert.redo)
+
+    def _step(self, decide: Callable[[Writer, Moment], tuple[Said, str]]) -> Sequence[Event]:
+        for attempt in range(1, _STEP_ATTEMPTS + 1):
+            with self._look() as moment:
+                said, cause = decide(self._writer, moment)
+                head = moment.seq
+            try:
+                return self._append(said, actor=self._actor, cause=cause, expect=head)
+            except Conflict:
+                if attempt == _STEP_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    def fork(self, id: str, at: When | None = None) -> "Session":
         """Return a new session that shares the past up to a moment (now) and owns its future.
 
         Raises Taken where the id lives already, NoSuchMoment, and SessionNotFound before the birth.
@@ -248,7 +322,9 @@ class Session:
         life = self._engine.fork(id, self._life, seq, self._actor)
         return Session(self._engine, id, self._writer, life=life, actor=self._actor)
 
-    def _seq(self, moment: int | datetime) -> int:
+    def _seq(self, moment: When) -> int:
+        if isinstance(moment, str):
+            return self._labelled(moment)
         if type(moment) is int:
             head = self.head
             if not 0 <= moment <= head:
@@ -259,6 +335,13 @@ class Session:
         time_us = to_microseconds(moment)
         with self._look() as found:
             return found.seq_at(time_us)
+
+    def _labelled(self, label: str) -> int:
+        with self._look() as found:
+            reference = found.newest(LABELS, label)
+            if reference is None or reference.operand is None:
+                raise NoSuchMoment(self._id, label, found.seq)
+            return reference.operand
 
     def __repr__(self) -> str:
         """Return which session this is."""
@@ -284,7 +367,7 @@ class Session:
         """Append what is said, as one batch."""
         return self._append(said, actor=self._actor)
 
-    def _append(self, said: Said | Callable[[Present], Said], **how: Any) -> Sequence[Event]:
+    def _append(self, said: Said | Decision, **how: Any) -> Sequence[Event]:
         if self._ended:
             raise ReadOnly(f"session {self._id!r}, whose life has ended,")
         recorded = self._engine.append(self._id, self._life, said, birth=self._birth, **how)

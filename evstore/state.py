@@ -5,6 +5,7 @@ message list a few ranges over the messages ever recorded. `Outline.apply` is th
 knows what an event does; it looks at (seq, kind, name, operand) and never at stored data.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -130,6 +131,23 @@ class MessageList:
     def holds(self, ordinal: int) -> bool:
         """Tell whether the message with this ordinal is in the list."""
         return any(start <= ordinal < end for start, end in self.ranges)
+
+
+def subtract(ranges: Iterable[Range], minus: Iterable[Range]) -> list[Range]:
+    """Return what of some ranges is in none of the others, in their order."""
+    gone = sorted(minus)
+    left: list[Range] = []
+    for first, end in ranges:
+        start = first
+        for low, high in gone[max(bisect_right(gone, (first, first)) - 1, 0) :]:
+            if low >= end:
+                break
+            if start < low:
+                left.append((start, low))
+            start = max(start, high)
+        if start < end:
+            left.append((start, end))
+    return left
 
 
 def _no_names() -> dict[int, dict[str, Reference]]:

@@ -7,14 +7,17 @@ from typing import Any, NoReturn
 
 import attrs
 
-from evstore import doors
-from evstore.errors import ReadOnly
-from evstore.events import METADATA, VARIABLES, Event, Said, Writer, from_microseconds
+from evstore import diff, doors
+from evstore.diff import Diff
+from evstore.errors import ReadOnly, Refused
+from evstore.events import LABELS, METADATA, VARIABLES, Event, Said, Writer, from_microseconds
 from evstore.limits import Limits
+from evstore.messages import message_of
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Facts, Moment
+from evstore.state import Range
 
 PAGE_EVENTS = 256
 
@@ -71,6 +74,10 @@ class Still:
         raise ReadOnly("the past")
 
 
+def _read(moment: Moment, ordinals: list[Range]) -> list[Any]:
+    return [message_of(text) for first, end in ordinals for _, text in moment.recorded(first, end)]
+
+
 class _Frozen:
     """What the doors of a view see: names as they were read, messages as they are needed."""
 
@@ -117,6 +124,8 @@ class View:
         self._time_us = moment.time_us
         self._names = {family: moment.variables(family) for family in (VARIABLES, METADATA)}
         self._frozen = _Frozen(self._still, self._names)
+        labels = moment.references(LABELS).items()
+        self._labels = {name: reference.operand or 0 for name, reference in labels}
 
     @property
     def id(self) -> str | None:
@@ -138,9 +147,39 @@ class View:
         """When the newest event that this view shows was recorded, or None at sequence 0."""
         return None if self._time_us is None else from_microseconds(self._time_us)
 
+    @property
+    def labels(self) -> dict[str, int]:
+        """The labels given by then, and the sequences they name."""
+        return dict(self._labels)
+
+    def diff(self, other: "View") -> Diff:
+        """Return what changed from this view to another one, of this session or any of the store.
+
+        Raises Refused for a view of another store.
+        """
+        before, after = self._still, other.place
+        if before.engine.identity != after.engine.identity:
+            raise Refused("both moments have to be of one store: import one session there first")
+        with other.look() as present:
+            names = {family: present.variables(family) for family in (VARIABLES, METADATA)}
+        with before.look() as old:
+            new = old.of(after.life, after.seq)
+            added, removed = diff.messages(old, new)
+            return Diff(
+                variables=diff.names(self._names[VARIABLES], names[VARIABLES]),
+                metadata=diff.names(self._names[METADATA], names[METADATA]),
+                added=_read(new, added),
+                removed=_read(old, removed),
+            )
+
     def events(self, after: int = 0, **wanted: Any) -> Iterator[Event]:
         """Yield the events up to this moment; takes what `Session.events` takes but `until`."""
         return events(self._still.engine, self._still.life, after, self.seq, **wanted)
+
+    @property
+    def place(self) -> Still:
+        """Where it stands: which sequence of which life."""
+        return self._still
 
     def __repr__(self) -> str:
         """Return which moment of which session this is."""

@@ -166,6 +166,18 @@ class Engine:
                 self._database, cursor, life, after, until, wanted, reverse=reverse, limit=limit
             )
 
+    def history(
+        self, life: Life, seq: int, limit: int = log.PAGE_EVENTS
+    ) -> tuple[list[Event], int | None]:
+        """Return a page of the events of one name, from `seq` backwards, and where it goes on."""
+        with self._database.snapshot() as cursor:
+            return log.history_page(self._database, cursor, life, seq, limit)
+
+    @property
+    def identity(self) -> int:
+        """The same number for all handles of a file in this process."""
+        return id(self._shared)
+
     def sessions(
         self, prefix: str, after: tuple[str, int] | None, limit: int, *, ended: bool
     ) -> list[Listed]:

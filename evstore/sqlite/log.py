@@ -62,6 +62,25 @@ def event_page(
     return found
 
 
+def history_page(
+    database: Database, cursor: Cursor, life: Life, seq: int, limit: int
+) -> tuple[list[Event], int | None]:
+    """Return up to `limit` events of the name that event `seq` is about, the newest first.
+
+    Each event knows its `base`, the one before it of the same name, through forks too. The second
+    thing returned is the seq at which the next page begins, or None.
+    """
+    found: list[Event] = []
+    following: int | None = seq
+    while following is not None and len(found) < limit:
+        recorder = life.recorder(following)
+        event_id = life.event_id(following)
+        row = cursor.execute(_EVENT + " where event.id = ?", (event_id,)).fetchone()
+        found.append(_event(database, cursor, recorder, row))
+        following = cursor.execute("select base from event where id = ?", (event_id,)).get
+    return found, following
+
+
 def _event(database: Database, cursor: Cursor, recorder: Life, row: Columns) -> Event:
     *stored, position, time_us, kind, name, actor, cause = row
     return Event(

@@ -1,5 +1,6 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from evstore.events import BODIES, KINDS, value_text
@@ -35,6 +36,14 @@ class Facts(NamedTuple):
     time_us: int
     actor: str | None
     size_bytes: int
+
+
+class Step(NamedTuple):
+    """A batch as a step that can be taken back."""
+
+    first: int
+    last: int
+    cause: str | None
 
 
 class Moment:
@@ -328,6 +337,28 @@ class Moment:
             if found is not None:
                 return found
         return START
+
+    # Other moments, and the batches that lie between.
+
+    def at(self, seq: int) -> "Moment":
+        """Return the same session at another sequence, as the same cursor sees it."""
+        return self.of(self._life, seq)
+
+    def of(self, life: Life | None, seq: int) -> "Moment":
+        """Return another session at a sequence, as the same cursor sees it."""
+        return Moment(self._database, self._cursor, life, seq)
+
+    def batches(self) -> Iterator[Step]:
+        """Yield the batches up to this moment, the newest first, through the shared past."""
+        last = self.seq
+        while self._life is not None and last > 0:
+            row = self._cursor.execute(
+                "select first, last, cause from batch"
+                " where position = (select position from event where id = ?)",
+                (self._life.event_id(last),),
+            ).fetchone()
+            yield Step(*row)
+            last = row[0] - 1
 
     # Facts about one event.
 

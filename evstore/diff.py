@@ -1,0 +1,79 @@
+"""Differences: what is other in one moment than in another, of one session or of two."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from evstore import values
+from evstore.events import ABSENT, ERASED
+from evstore.sides import Found
+from evstore.sqlite.read import Moment
+from evstore.state import Range, subtract
+
+
+@attrs.frozen
+class Diff:
+    """What changed: (before, after) by name, ABSENT where there was nothing; and the messages."""
+
+    variables: dict[str, tuple[Any, Any]]
+    metadata: dict[str, tuple[Any, Any]]
+    added: list[Any]
+    removed: list[Any]
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changed at all."""
+        return bool(self.variables or self.metadata or self.added or self.removed)
+
+
+def names(before: Mapping[str, Found], after: Mapping[str, Found]) -> dict[str, tuple[Any, Any]]:
+    """Return (value before, value after) of the names whose values differ, in order."""
+    return {
+        name: (_value(before.get(name)), _value(after.get(name)))
+        for name in sorted({*before, *after})
+        if _canonical(before.get(name)) != _canonical(after.get(name))
+    }
+
+
+def _value(found: Found | None) -> Any:
+    if found is None:
+        return ABSENT
+    return ERASED if found.text is None else values.decode(found.text)
+
+
+def _canonical(found: Found | None) -> bytes | None:
+    """Return a value's text without the order of keys, which dicts do not compare by."""
+    if found is None:
+        return None
+    return orjson.dumps(orjson.loads(found.text or '"erased"'), option=orjson.OPT_SORT_KEYS)
+
+
+def messages(before: Moment, after: Moment) -> tuple[list[Range], list[Range]]:
+    """Return the ordinals of the messages that only `after` has, and of those only `before` has.
+
+    A message is the same where it is the same event: up to the common ancestor the ordinals of both
+    sides mean the same messages, and beyond it none.
+    """
+    shared = before.at(common_seq(before, after)).message_list().bodies
+    old, new = before.message_list().ranges, after.message_list().ranges
+    return subtract(new, _below(old, shared)), subtract(old, _below(new, shared))
+
+
+def _below(ranges: list[Range], bound: int) -> list[Range]:
+    return [(start, min(end, bound)) for start, end in ranges if start < bound]
+
+
+def common_seq(one: Moment, other: Moment) -> int:
+    """Return the newest sequence that both moments share, or 0."""
+    common = 0
+    if one.life is None or other.life is None:
+        return common
+    lineages = (one.life.until(one.seq), other.life.until(other.seq))
+    for mine, theirs in zip(*lineages, strict=False):
+        if mine[:2] != theirs[:2]:
+            break
+        common = min(mine[2], theirs[2])
+        if mine[2] != theirs[2]:
+            break
+    return common

@@ -1,0 +1,70 @@
+"""Taking back: what has to happen so that a session is again as it was; nothing is ever lost."""
+
+from collections.abc import Iterator
+
+from evstore.events import VARIABLES, Body, Said, Writer, revert_messages, set_again
+from evstore.sqlite.read import Moment, Step
+
+UNDO, REDO, REVERT = "undo:", "redo:", "revert:"
+
+
+def bodies(writer: Writer, present: Moment, to: int) -> Said:
+    """Return what makes variables and messages what they were at `to`; nothing where they are.
+
+    A value that was forgotten stays forgotten.
+    """
+    past = present.at(to)
+    now, then = present.variables(VARIABLES), past.variables(VARIABLES)
+    said: list[Body] = [writer.delete(VARIABLES, name) for name in now if name not in then]
+    for name, found in then.items():
+        same = name in now and (now[name].text, now[name].operand) == (found.text, found.operand)
+        if not same and found.text is not None:
+            said.append(set_again(name, found.text, found.operand))
+    if present.message_list().ranges != past.message_list().ranges:
+        said.append(revert_messages(to))
+    return said
+
+
+def undo(writer: Writer, present: Moment) -> tuple[Said, str]:
+    """Return what takes the newest batch back that is neither undo or redo nor undone, and a cause.
+
+    Batches whose undoing changes nothing are passed over. Nothing is said where none is left.
+    """
+    undone: set[int] = set()
+    for step, taken_back in _steps(present):
+        if taken_back is not None:
+            undone.add(taken_back)
+        elif step.first not in undone and not _is(step, UNDO, REDO):
+            before = step.first - 1
+            if bodies(writer, present.at(step.last), before):  # else it changed nothing
+                return bodies(writer, present, before), f"{UNDO}{step.first}"
+    return (), UNDO
+
+
+def redo(writer: Writer, present: Moment) -> tuple[Said, str]:
+    """Return what takes the newest undo back, and a cause; nothing after another batch."""
+    for step, taken_back in _steps(present):
+        if taken_back is not None:
+            return bodies(writer, present, step.first - 1), f"{REDO}{step.first}"
+        if not _is(step, UNDO, REDO):
+            break
+    return (), REDO
+
+
+def _steps(present: Moment) -> Iterator[tuple[Step, int | None]]:
+    """Yield the batches, the newest first, with what an undo that still holds has taken back."""
+    redone: set[int] = set()
+    for step in present.batches():
+        if _is(step, REDO):
+            redone.add(_named(step))
+        holds = _is(step, UNDO) and step.first not in redone
+        yield step, _named(step) if holds else None
+
+
+def _is(step: Step, *causes: str) -> bool:
+    return step.cause is not None and step.cause.startswith(causes)
+
+
+def _named(step: Step) -> int:
+    """Return the sequence that the cause of an undo or redo names: where its batch begins."""
+    return int((step.cause or "").partition(":")[2])
