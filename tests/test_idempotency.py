@@ -112,3 +112,14 @@ def test_a_new_key_with_a_wrong_expectation_is_a_conflict(session: evstore.Sessi
     with pytest.raises(Conflict):
         send(session, expect=0)
     assert 1 == session.head
+
+
+def test_a_birth_that_was_said_otherwise_is_a_conflict(store: evstore.Store):
+    """Only metadata may be missing from the front of a first batch when it is repeated."""
+    session = store.session("s")
+    with session.batch(key="k") as batch:
+        batch.variables.setdefault("a", None)
+        batch.variables["a"] = None
+    with pytest.raises(Conflict), session.batch(key="k") as batch:
+        batch.variables["a"] = None
+    assert 2 == session.head

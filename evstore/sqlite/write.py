@@ -188,13 +188,15 @@ class _Appending:
     def _same(self, position: int, prepared: list[Prepared | Later]) -> Recorded:
         assert self._life is not None
         events = batch_events(self._database, self._cursor, self._life, position)
-        # The metadata of a birth goes in front, and is ignored later.
-        front = len(events) - len(prepared) if position == self._life.position else 0
+        front = max(len(events) - len(prepared), 0)
+        kinds = {event.kind for event in events[:front]}
+        if position != self._life.position or not kinds <= {METADATA_SET}:
+            front = 0  # Only at a birth metadata goes in front, and is ignored later.
         bodies = [item.body for item in self._resolve(prepared, events[0].seq + front)]
         said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
         recorded = [
             _content(event.kind, event.name, event.text, operand(event.kind, event.data))
-            for event in events[max(front, 0) :]
+            for event in events[front:]
         ]
         if said != recorded:
             expected = f"the events first recorded under key {self._draft.key!r}"
