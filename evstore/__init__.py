@@ -4,13 +4,16 @@ import logging
 
 from evstore import errors
 from evstore.batch import Batch
+from evstore.diff import Diff
 from evstore.events import ABSENT, ANY, ERASED, Event
 from evstore.limits import Limits
+from evstore.merge import Merge
 from evstore.messages import MessageInfo, Messages
 from evstore.registry import Unregistered, register
-from evstore.session import Parent, Session
+from evstore.results import Parent, SessionInfo, Stats
+from evstore.session import Session
 from evstore.state import VariableInfo, VariableStore
-from evstore.store import SessionInfo, Stats, Store, open
+from evstore.store import Store, open
 from evstore.variables import Variables
 from evstore.view import View
 
@@ -21,8 +24,10 @@ __all__ = [
     "ANY",
     "ERASED",
     "Batch",
+    "Diff",
     "Event",
     "Limits",
+    "Merge",
     "MessageInfo",
     "Messages",
     "Parent",

@@ -30,19 +30,20 @@ class Diff:
 def names(before: Mapping[str, Found], after: Mapping[str, Found]) -> dict[str, tuple[Any, Any]]:
     """Return (value before, value after) of the names whose values differ, in order."""
     return {
-        name: (_value(before.get(name)), _value(after.get(name)))
+        name: (value_of(before.get(name)), value_of(after.get(name)))
         for name in sorted({*before, *after})
-        if _canonical(before.get(name)) != _canonical(after.get(name))
+        if canonical(before.get(name)) != canonical(after.get(name))
     }
 
 
-def _value(found: Found | None) -> Any:
+def value_of(found: Found | None) -> Any:
+    """Return the value of what was found, ABSENT or ERASED."""
     if found is None:
         return ABSENT
     return ERASED if found.text is None else values.decode(found.text)
 
 
-def _canonical(found: Found | None) -> bytes | None:
+def canonical(found: Found | None) -> bytes | None:
     """Return a value's text without the order of keys, which dicts do not compare by."""
     if found is None:
         return None

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from evstore.events import VARIABLES, Body, Said, Writer, revert_messages, set_again
-from evstore.sqlite.read import Moment, Step
+from evstore.sqlite.found import Step
+from evstore.sqlite.read import Moment
 
 UNDO, REDO, REVERT = "undo:", "redo:", "revert:"
 

@@ -5,11 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
-import attrs
-
-from evstore import doors, revert, view
+from evstore import doors, merge, revert, view
 from evstore.batch import Batch
 from evstore.diff import Diff
 from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
@@ -24,11 +22,13 @@ from evstore.events import (
     from_microseconds,
     to_microseconds,
 )
+from evstore.merge import Contested, Merge, Prefer
+from evstore.results import Events, Parent, parent_of
 from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
-from evstore.sqlite.write import Decision, Recorded
+from evstore.sqlite.write import Decision
 from evstore.view import Still, View
 
 Result = TypeVar("Result")
@@ -36,44 +36,6 @@ _RESERVED_CAUSES = ("undo:", "redo:", "revert:", "merge:")
 _RETRY_S = 0.002
 _STEP_ATTEMPTS = 8
 When = int | datetime | str  # a sequence, an aware datetime, or a label
-
-
-@attrs.frozen
-class Parent:
-    """Where a fork comes from: the life that recorded its fork point, and that sequence."""
-
-    id: str | None
-    uid: str
-    seq: int
-
-
-class Events(Sequence[Event]):
-    """The events that a call recorded, built when looked at."""
-
-    def __init__(self, recorded: Recorded) -> None:
-        self._recorded = recorded
-        self._built: list[Event] | None = None
-
-    def _all(self) -> list[Event]:
-        if self._built is None:
-            self._built = self._recorded.events()
-        return self._built
-
-    @overload
-    def __getitem__(self, index: int) -> Event: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Event]: ...
-    def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        """Return an event, or the list of events of a slice."""
-        return self._all()[index]
-
-    def __len__(self) -> int:
-        """Return how many events were recorded."""
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        """Return the events as a list would show them."""
-        return repr(self._all())
 
 
 class Session:
@@ -310,6 +272,31 @@ class Session:
                     raise
         raise AssertionError("unreachable")
 
+    def merge(self, other: "Session | View", prefer: Prefer = None) -> Merge:
+        """Bring in what another branch of the same past changed, as one batch.
+
+        A variable that only the other side changed is taken, its new messages are appended. Where
+        both changed a variable differently, nothing is recorded and the conflicts are returned,
+        unless `prefer` decides ("ours" or "theirs"). Merging again brings only what is new.
+        Raises Refused for a session without a common ancestor.
+        """
+        if prefer not in (None, "ours", "theirs"):
+            raise Refused(f"prefer={prefer!r} is unknown: give 'ours' or 'theirs', or nothing")
+        theirs = (other if isinstance(other, View) else other.view()).place
+        if theirs.engine.identity != self._engine.identity or theirs.life is None:
+            raise Refused("only a session of the same store can be merged")
+        life = theirs.life
+        conflicts: tuple[Contested, ...] = ()
+
+        def decide(now: Moment) -> Said:
+            nonlocal conflicts
+            said, conflicts = merge.decide(self._writer, now, now.of(life, theirs.seq), prefer)
+            return said
+
+        cause = merge.cause(life, theirs.seq)
+        events = self._append(decide, actor=self._actor, cause=cause)
+        return Merge(tuple(events), conflicts)
+
     def fork(self, id: str, at: When | None = None) -> "Session":
         """Return a new session that shares the past up to a moment (now) and owns its future.
 
@@ -385,10 +372,3 @@ class Session:
         with looking as moment:
             self._life = moment.life
             yield moment
-
-
-def parent_of(life: Life | None) -> Parent | None:
-    """Return where a life was forked from, if it was."""
-    if life is None or life.parent is None:
-        return None
-    return Parent(life.parent.id, life.parent.uid.hex(), life.fork)

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import attrs
-
 from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
 from evstore.events import (
     METADATA,
@@ -23,7 +21,8 @@ from evstore.events import (
     to_microseconds,
 )
 from evstore.limits import Limits
-from evstore.session import Parent, Session, parent_of
+from evstore.results import SessionInfo, Stats, parent_of
+from evstore.session import Session
 from evstore.sqlite.database import MEMORY, Durability
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
@@ -32,36 +31,6 @@ from evstore.sqlite.log import Listed
 _SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
 _PAGE_SESSIONS = 100
 _UID_DIGITS = 32
-
-
-@attrs.frozen
-class SessionInfo:
-    """What a listing tells about a session: `messages` and `variables` are counts."""
-
-    id: str | None
-    uid: str
-    head: int
-    created_at: datetime
-    updated_at: datetime
-    parent: Parent | None
-    messages: int
-    variables: int
-
-
-@attrs.frozen
-class Stats:
-    """How much a store holds; `text_bytes` is before encoding, `data_bytes` after."""
-
-    path: str
-    sessions: int
-    ended: int
-    batches: int
-    events: int
-    text_bytes: int
-    data_bytes: int
-    file_bytes: int
-    free_bytes: int
-    wal_bytes: int
 
 
 def open(

@@ -15,8 +15,9 @@ from evstore.limits import Limits
 from evstore.messages import message_of
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
+from evstore.sqlite.found import Facts
 from evstore.sqlite.lives import Life
-from evstore.sqlite.read import Facts, Moment
+from evstore.sqlite.read import Moment
 from evstore.state import Range
 
 PAGE_EVENTS = 256

@@ -298,7 +298,7 @@ def test_the_file_system_of_a_folder_is_known(folder, expected):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("/Users/me", "apfs"),
+        ("/Applications", "apfs"),
         ("/Volumes/team share/agents", "smbfs"),
         ("/Volumes/team", "apfs"),
         ("/System/Volumes/Data/x", "apfs"),

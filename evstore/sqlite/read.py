@@ -1,12 +1,12 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from evstore.events import BODIES, KINDS, value_text
 from evstore.sqlite import payload
 from evstore.sqlite.checkpoint import START, Anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.found import Facts, Found, Step
 from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
 from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
 from evstore.state import MessageList, Outline, Range, Reference
@@ -17,33 +17,6 @@ _LIST_KINDS = (
     f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
 )
 _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many events at most
-
-
-class Found(NamedTuple):
-    """A variable as found: the seq that set it, the seq since which it was never deleted, its
-    deadline (µs), and the text of its value.
-    """
-
-    seq: int
-    created: int
-    operand: int | None
-    text: str | None
-
-
-class Facts(NamedTuple):
-    """What is known of an event besides its data: time in µs, and the bytes of its text."""
-
-    time_us: int
-    actor: str | None
-    size_bytes: int
-
-
-class Step(NamedTuple):
-    """A batch as a step that can be taken back."""
-
-    first: int
-    last: int
-    cause: str | None
 
 
 class Moment:
@@ -359,6 +332,36 @@ class Moment:
             ).fetchone()
             yield Step(*row)
             last = row[0] - 1
+
+    def merged(self, other: Life) -> int | None:
+        """Return the sequence up to which another life was last merged here, if it was."""
+        prefix = f"merge:{other.uid.hex()}:"
+        for segment in reversed(self._segments()):
+            cause: str | None = self._cursor.execute(
+                "select cause from batch where session = ? and last <= ? and cause >= ? and"
+                " cause < ? order by position desc limit 1",
+                (segment.number, segment.last, prefix, f"{prefix[:-1]};"),
+            ).get
+            if cause is not None:
+                return int(cause.removeprefix(prefix))
+        return None
+
+    def seqs_merged_from(self, other: Life) -> set[int]:
+        """Return the sequences of the events that merging another life brought here."""
+        prefix = f"merge:{other.uid.hex()}:"
+        return {
+            seq
+            for segment in self._segments()
+            for first, last in self._cursor.execute(
+                "select first, last from batch"
+                " where session = ? and last <= ? and cause >= ? and cause < ?",
+                (segment.number, segment.last, prefix, f"{prefix[:-1]};"),
+            ).fetchall()
+            for seq in range(first, last + 1)
+        }
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return () if self._life is None else self._life.until(self.seq)
 
     # Facts about one event.
 

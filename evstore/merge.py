@@ -1,0 +1,128 @@
+"""Bringing branches together: a three-way merge, decided by what both sides had in common."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import attrs
+
+from evstore.diff import canonical, common_seq, value_of
+from evstore.errors import Refused
+from evstore.events import VARIABLES, Body, Event, Said, Writer, set_again
+from evstore.messages import message_of
+from evstore.sides import Found
+from evstore.sqlite.lives import Life
+from evstore.sqlite.read import Moment
+
+MERGE = "merge:"
+Prefer = Literal["ours", "theirs"] | None
+
+
+class Contested(NamedTuple):
+    """A variable that both sides changed, differently; ABSENT where one has none."""
+
+    name: str
+    base: Any
+    ours: Any
+    theirs: Any
+
+
+@attrs.frozen
+class Merge:
+    """What a merge recorded, and what it could not decide; with conflicts left, nothing is."""
+
+    events: tuple[Event, ...]
+    conflicts: tuple[Contested, ...]
+
+
+def cause(life: Life, seq: int) -> str:
+    """Return the cause of a batch that merges a life up to a sequence."""
+    return f"{MERGE}{life.uid.hex()}:{seq}"
+
+
+def decide(
+    writer: Writer, ours: Moment, theirs: Moment, prefer: Prefer
+) -> tuple[Said, tuple[Contested, ...]]:
+    """Return what merges `theirs` into `ours`, and the conflicts; raises Refused for strangers.
+
+    A variable that only one side changed since the common base is taken from it. Messages that the
+    other side recorded since then, and still has, are appended in their order.
+    """
+    base, since = _base(ours, theirs)
+    contested = []
+    said: list[Body] = []
+    mine, other, common = (side.variables(VARIABLES) for side in (ours, theirs, base))
+    for name in sorted({*mine, *other, *common}):
+        sides = Sides(common.get(name), mine.get(name), other.get(name))
+        if sides.only_theirs or (sides.differ and prefer == "theirs"):
+            said.append(_taken(writer, name, sides.theirs))
+        elif sides.differ and prefer is None:
+            contested.append(Contested(name, *(value_of(found) for found in sides)))
+    if contested:
+        return (), tuple(contested)
+    said += [writer.add(message) for message in _new_messages(ours, theirs, since)]
+    return said, ()
+
+
+class Sides(NamedTuple):
+    """One variable in the common base and on both sides."""
+
+    base: Found | None
+    ours: Found | None
+    theirs: Found | None
+
+    @property
+    def only_theirs(self) -> bool:
+        """Whether the other side alone changed it."""
+        base, ours, theirs = map(canonical, self)
+        return ours == base != theirs
+
+    @property
+    def differ(self) -> bool:
+        """Whether both sides changed it, and not alike."""
+        base, ours, theirs = map(canonical, self)
+        return ours != theirs and base not in (ours, theirs)
+
+
+def _taken(writer: Writer, name: str, found: Found | None) -> Body:
+    if found is None or found.text is None:
+        return writer.delete(VARIABLES, name)
+    return set_again(name, found.text, found.operand)
+
+
+def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
+    """Return the newest state that both sides come from, and the sequence of theirs it covers.
+
+    That is what was last merged, either way, or the nearest common ancestor.
+    """
+    if ours.life is None or theirs.life is None:
+        raise Refused("a session that was never written has nothing to merge")
+    ancestor = common_seq(ours, theirs)
+    if not _related(ours.life, theirs.life):
+        raise Refused("the sessions have no common ancestor: only forks can be merged")
+    bases = [(ours.at(ancestor), ancestor)]
+    merged = ours.merged(theirs.life)
+    if merged is not None:
+        bases.append((theirs.at(merged), merged))
+    given = theirs.merged(ours.life)
+    if given is not None:
+        bases.append((ours.at(given), max(ancestor, merged or 0)))
+    base, _ = max(bases, key=lambda known: known[0].time_us or 0)
+    return base, max(ancestor, merged or 0)
+
+
+def _related(one: Life, other: Life) -> bool:
+    return one.lineage[0].number == other.lineage[0].number
+
+
+def _new_messages(ours: Moment, theirs: Moment, since: int) -> list[Mapping[str, Any]]:
+    """Return what the other side recorded after `since` and still has, but for what it got here."""
+    assert ours.life is not None
+    got_here = theirs.seqs_merged_from(ours.life)
+    first_new = theirs.at(since).message_list().bodies
+    return [
+        message_of(text)
+        for first, end in theirs.message_list().ranges
+        if end > first_new
+        for seq, text in theirs.recorded(max(first, first_new), end)
+        if seq not in got_here and text is not None
+    ]
