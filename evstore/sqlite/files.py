@@ -30,7 +30,7 @@ def check_place(path: str) -> None:
 def create_private(path: str) -> None:
     """Create an empty file that only its owner can read; SQLite's companions take its mode."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         pass  # Another process was faster, and both will find the same file.
     except OSError as error:
