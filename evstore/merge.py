@@ -100,14 +100,20 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
     if not _related(ours.life, theirs.life):
         raise Refused("the sessions have no common ancestor: only forks can be merged")
     bases = [(ours.at(ancestor), ancestor)]
-    merged = ours.merged(theirs.life)
+    merged = _last_merged(ours, theirs.life)
     if merged is not None:
         bases.append((theirs.at(merged), merged))
-    given = theirs.merged(ours.life)
+    given = _last_merged(theirs, ours.life)
     if given is not None:
         bases.append((ours.at(given), max(ancestor, merged or 0)))
     base, _ = max(bases, key=lambda known: known[0].time_us or 0)
     return base, max(ancestor, merged or 0)
+
+
+def _last_merged(into: Moment, life: Life) -> int | None:
+    """Return the sequence up to which a life was last merged, as the cause of that batch says."""
+    merges = into.merges(life)
+    return int((merges[0].cause or "").rpartition(":")[2]) if merges else None
 
 
 def _related(one: Life, other: Life) -> bool:
@@ -117,7 +123,9 @@ def _related(one: Life, other: Life) -> bool:
 def _new_messages(ours: Moment, theirs: Moment, since: int) -> list[Mapping[str, Any]]:
     """Return what the other side recorded after `since` and still has, but for what it got here."""
     assert ours.life is not None
-    got_here = theirs.seqs_merged_from(ours.life)
+    got_here = {
+        seq for step in theirs.merges(ours.life) for seq in range(step.first, step.last + 1)
+    }
     first_new = theirs.at(since).message_list().bodies
     return [
         message_of(text)

@@ -214,8 +214,7 @@ def insert_session(
     )
     life = by_uid(database, cursor, birth.uid)
     assert life is not None
-    if parent is not None:
-        copy_metadata(database, cursor, life)
+    copy_metadata(database, cursor, life)
     return life
 
 
@@ -236,11 +235,11 @@ def put_variable(
 
 def copy_metadata(database: Database, cursor: Cursor, life: Life) -> None:
     """Give a fork rows for the metadata it shares, so that one index finds sessions by metadata."""
-    shared = Moment(database, cursor, life.parent, life.fork)
-    references = shared.references(METADATA)
-    for name, found in shared.variables(METADATA).items():
-        inline = inline_text((found.text or "").encode())
-        put_variable(cursor, life.number, METADATA, name, references[name], inline)
+    if life.parent is not None:
+        for name, found in Moment(database, cursor, life).variables(METADATA).items():
+            now = Reference(found.seq, found.created, found.operand)
+            inline = inline_text((found.text or "").encode())
+            put_variable(cursor, life.number, METADATA, name, now, inline)
 
 
 def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:

@@ -1,6 +1,7 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from evstore.events import BODIES, KINDS, value_text
 from evstore.sqlite import payload
@@ -60,11 +61,7 @@ class Moment:
         """Return what a name stands for, or None where it is absent."""
         if self._life is None:
             return None
-        row = self._cursor.execute(
-            "select seq, created, operand, value from variable"
-            " where session = ? and family = ? and name = ?",
-            (self._life.number, family, name),
-        ).fetchone()
+        row = self._row(self._life, family, name)
         reference: Reference | None
         if row is None:
             reference = self._shared(family).get(name)
@@ -73,7 +70,7 @@ class Moment:
                 return Found(*row)
             reference = Reference(*row[:3])
         else:
-            reference = self.outline().names[family].get(name)
+            reference = self._state.names[family].get(name)
         if reference is None or reference.created is None:
             return None
         return self._found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
@@ -101,7 +98,7 @@ class Moment:
         if self._life is None:
             return {}
         if self._pinned is not None:
-            return self.outline().living(family)
+            return self._state.living(family)
         own = self._own(family)
         names = own if self._life.parent is None else {**self._shared(family), **own}
         return {name: names[name] for name in sorted(names) if names[name].created is not None}
@@ -121,12 +118,12 @@ class Moment:
         """Return where a name stands now, tombstones included, or None where it was never set."""
         if self._life is None:
             return None
-        row = self._cursor.execute(
-            "select seq, created, operand from variable"
-            " where session = ? and family = ? and name = ?",
-            (self._life.number, family, name),
-        ).fetchone()
-        return self._shared(family).get(name) if row is None else Reference(*row)
+        row = self._row(self._life, family, name)
+        return self._shared(family).get(name) if row is None else Reference(*row[:3])
+
+    @cached_property
+    def _state(self) -> Outline:
+        return self.outline()
 
     def outline(self) -> Outline:
         """Return the whole state as references: the newest checkpoint and the events after it."""
@@ -150,6 +147,14 @@ class Moment:
     def kind(self, number: int) -> str:
         """Return the name of a kind."""
         return kind_name(self._database, self._cursor, number)
+
+    def _row(self, life: Life, family: int, name: str) -> Columns | None:
+        row: Columns | None = self._cursor.execute(
+            "select seq, created, operand, value from variable"
+            " where session = ? and family = ? and name = ?",
+            (life.number, family, name),
+        ).fetchone()
+        return row
 
     def _own(self, family: int) -> dict[str, Reference]:
         assert self._life is not None
@@ -333,35 +338,19 @@ class Moment:
             yield Step(*row)
             last = row[0] - 1
 
-    def merged(self, other: Life) -> int | None:
-        """Return the sequence up to which another life was last merged here, if it was."""
+    def merges(self, other: Life) -> list[Step]:
+        """Return the batches that merged another life here, the newest first."""
         prefix = f"merge:{other.uid.hex()}:"
-        for segment in reversed(self._segments()):
-            cause: str | None = self._cursor.execute(
-                "select cause from batch where session = ? and last <= ? and cause >= ? and"
-                " cause < ? order by position desc limit 1",
-                (segment.number, segment.last, prefix, f"{prefix[:-1]};"),
-            ).get
-            if cause is not None:
-                return int(cause.removeprefix(prefix))
-        return None
-
-    def seqs_merged_from(self, other: Life) -> set[int]:
-        """Return the sequences of the events that merging another life brought here."""
-        prefix = f"merge:{other.uid.hex()}:"
-        return {
-            seq
-            for segment in self._segments()
-            for first, last in self._cursor.execute(
-                "select first, last from batch"
-                " where session = ? and last <= ? and cause >= ? and cause < ?",
+        segments = self._life.until(self.seq) if self._life else ()
+        return [
+            Step(*row)
+            for segment in reversed(segments)
+            for row in self._cursor.execute(
+                "select first, last, cause from batch where session = ? and last <= ?"
+                " and cause >= ? and cause < ? order by position desc",
                 (segment.number, segment.last, prefix, f"{prefix[:-1]};"),
             ).fetchall()
-            for seq in range(first, last + 1)
-        }
-
-    def _segments(self) -> tuple[Segment, ...]:
-        return () if self._life is None else self._life.until(self.seq)
+        ]
 
     # Facts about one event.
 
