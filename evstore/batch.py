@@ -18,10 +18,10 @@ from evstore.events import (
     value_text,
 )
 from evstore.sides import Facts, Found, Present, Side
+from evstore.sqlite.engine import Engine
+from evstore.sqlite.write import Draft, Recorded
 from evstore.state import MessageList
 from evstore.view import Still
-
-Commit = Callable[[Said], Sequence[Event]]
 
 
 class Pending(NamedTuple):
@@ -157,12 +157,21 @@ class Batch:
     metadata = doors.metadata
     messages = doors.messages
 
-    def __init__(self, entry: Still, writer: Writer, actor: str | None, commit: Commit) -> None:
+    def __init__(
+        self,
+        entry: Still,
+        writer: Writer,
+        actor: str | None,
+        drafted: Callable[[Said], Draft],
+        settle: Callable[[Recorded], Sequence[Event]],
+    ) -> None:
         self._entry = entry
         self._writer = writer
         self._overlay = _Overlay(entry, actor)
-        self._commit = commit
+        self._drafted = drafted
+        self._settle = settle
         self._open = False
+        self._commits = True
         self._events: Sequence[Event] = ()
 
     @property
@@ -174,6 +183,11 @@ class Batch:
     def events(self) -> Sequence[Event]:
         """The recorded events, once the block has ended."""
         return self._events
+
+    @property
+    def engine(self) -> Engine:
+        """The handle through which it is recorded."""
+        return self._entry.engine
 
     def record(self, kind: str, data: Any = None) -> None:
         """Add an event of the application's own, of a kind like `app.order.placed`."""
@@ -191,9 +205,31 @@ class Batch:
         traceback: TracebackType | None,
     ) -> None:
         """Commit all that was said, or nothing where the block raised."""
+        self.end()
+        if kind is None and self._commits and self.has_said:
+            (recorded,) = self.engine.append([self.draft()])
+            self.settle(recorded)
+
+    def join(self) -> None:
+        """Leave the commit to a transaction, which takes the draft and settles it."""
+        self._open, self._commits = True, False
+
+    def end(self) -> None:
+        """Take no more."""
         self._open = False
-        if kind is None and self._overlay.said:
-            self._events = self._commit(self._overlay.said)
+
+    @property
+    def has_said(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._overlay.said)
+
+    def draft(self) -> Draft:
+        """Return what was said as a draft."""
+        return self._drafted(self._overlay.said)
+
+    def settle(self, recorded: Recorded) -> None:
+        """Take in what was recorded."""
+        self._events = self._settle(recorded)
 
     # What the doors ask for.
 

@@ -43,11 +43,22 @@ def value_of(found: Found | None) -> Any:
     return ERASED if found.text is None else values.decode(found.text)
 
 
-def canonical(found: Found | None) -> bytes | None:
-    """Return a value's text without the order of keys, which dicts do not compare by."""
+def canonical(found: Found | None) -> str | None:
+    """Return a value as text without the order of keys, which dicts do not compare by."""
     if found is None:
         return None
-    return orjson.dumps(orjson.loads(found.text or '"erased"'), option=orjson.OPT_SORT_KEYS)
+    return "" if found.text is None else repr(_ordered(orjson.loads(found.text)))
+
+
+def _ordered(stored: Any) -> Any:
+    if type(stored) is list:
+        return list(map(_ordered, stored))
+    if type(stored) is not dict:
+        return stored
+    pairs = stored.get("$dict") if len(stored) == 1 else None
+    if type(pairs) is list:  # A dict whose keys are not all plain text.
+        return {"$dict": sorted(map(_ordered, pairs), key=repr)}
+    return {key: _ordered(stored[key]) for key in sorted(stored)}
 
 
 def messages(before: Moment, after: Moment) -> tuple[list[Range], list[Range]]:

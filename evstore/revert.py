@@ -55,7 +55,10 @@ def redo(writer: Writer, present: Moment) -> tuple[Said, str]:
 def _steps(present: Moment) -> Iterator[tuple[Step, int | None]]:
     """Yield the batches, the newest first, with what an undo that still holds has taken back."""
     redone: set[int] = set()
-    for step in present.batches():
+    last = present.seq
+    for batch in present.batches():
+        step = batch._replace(last=min(batch.last, last))  # A fork may begin inside a batch.
+        last = step.first - 1
         if _is(step, REDO):
             redone.add(_named(step))
         holds = _is(step, UNDO) and step.first not in redone

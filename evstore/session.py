@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from evstore import doors, merge, revert, view
 from evstore.batch import Batch
 from evstore.diff import Diff
-from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
+from evstore.errors import BadName, Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
+    ANY,
     LABELS,
     VARIABLES,
     Body,
@@ -28,7 +29,7 @@ from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
-from evstore.sqlite.write import Decision
+from evstore.sqlite.write import Decision, Draft, Recorded
 from evstore.view import Still, View
 
 Result = TypeVar("Result")
@@ -133,10 +134,10 @@ class Session:
         said_by = actor if actor is not None else self._actor
         expected = entry.seq if expect is None else expect
 
-        def commit(said: Said) -> Sequence[Event]:
-            return self._append(said, actor=said_by, expect=expected, key=key, cause=cause)
+        def drafted(said: Said) -> Draft:
+            return self._drafted(said, said_by, expect=expected, key=key, cause=cause)
 
-        return Batch(entry, self._writer, said_by, commit)
+        return Batch(entry, self._writer, said_by, drafted, self._settle)
 
     def transact(self, function: Callable[[Batch], Result], attempts: int = 8) -> Result:
         """Run `function(batch)` and commit; on Conflict or Busy run it again, up to `attempts`.
@@ -229,11 +230,13 @@ class Session:
     def label(self, name: str, at: When | None = None) -> Sequence[Event]:
         """Give a name to a moment (now), by which `at` finds it; a name given again moves.
 
-        Raises BadName for what reads as a number or a date.
+        Raises BadName for what is empty, or reads as a number or a date.
         """
         writer = self._writer
+        if name == "":
+            raise BadName("label", name, "a label has at least one character")
         if at is None:
-            return self._append(lambda now: [writer.label(name, now.seq)], actor=self._actor)
+            return self._append(lambda now: [writer.label(name, now.seq)])
         return self.say([writer.label(name, self._seq(at))])
 
     def revert(self, to: When) -> Sequence[Event]:
@@ -245,7 +248,6 @@ class Session:
         seq, writer = self._seq(to), self._writer
         return self._append(
             lambda now: revert.bodies(writer, now, seq),
-            actor=self._actor,
             cause=f"{revert.REVERT}{seq}",
         )
 
@@ -266,7 +268,7 @@ class Session:
                 said, cause = decide(self._writer, moment)
                 head = moment.seq
             try:
-                return self._append(said, actor=self._actor, cause=cause, expect=head)
+                return self._append(said, cause=cause, expect=head)
             except Conflict:
                 if attempt == _STEP_ATTEMPTS:
                     raise
@@ -294,7 +296,7 @@ class Session:
             return said
 
         cause = merge.cause(life, theirs.seq)
-        events = self._append(decide, actor=self._actor, cause=cause)
+        events = self._append(decide, cause=cause)
         return Merge(tuple(events), conflicts)
 
     def fork(self, id: str, at: When | None = None) -> "Session":
@@ -352,12 +354,32 @@ class Session:
 
     def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
         """Append what is said, as one batch."""
-        return self._append(said, actor=self._actor)
+        return self._append(said)
 
-    def _append(self, said: Said | Decision, **how: Any) -> Sequence[Event]:
+    def _append(
+        self, said: Said | Decision, *, cause: str | None = None, expect: int | Sentinel = ANY
+    ) -> Sequence[Event]:
+        draft = self._drafted(said, self._actor, cause=cause, expect=expect)
+        (recorded,) = self._engine.append([draft])
+        return self._settle(recorded)
+
+    def _drafted(
+        self,
+        said: Said | Decision,
+        actor: str | None,
+        *,
+        expect: int | Sentinel,
+        cause: str | None = None,
+        key: str | None = None,
+    ) -> Draft:
         if self._ended:
             raise ReadOnly(f"session {self._id!r}, whose life has ended,")
-        recorded = self._engine.append(self._id, self._life, said, birth=self._birth, **how)
+        draft = self._engine.draft(self._id, self._life, said, actor)
+        draft.expect, draft.cause, draft.key, draft.birth = expect, cause, key, self._birth
+        return draft
+
+    def _settle(self, recorded: Recorded) -> Sequence[Event]:
+        """Take in what was recorded: from the first batch on, this handle is bound to its life."""
         if recorded.life is not None:
             self._life = recorded.life
         return Events(recorded)

@@ -27,6 +27,7 @@ from evstore.sqlite.database import MEMORY, Durability
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.log import Listed
+from evstore.transaction import Transaction
 
 _SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
 _PAGE_SESSIONS = 100
@@ -189,10 +190,17 @@ class Store:
         return self._handle(life.shown, None, life=life)
 
     def _mark(self, session_id: str, life: Life, kind: str, *, revives: bool = False) -> Event:
-        recorded = self._engine.append(
-            session_id, life, [mark(kind)], actor=self._actor, revives=revives
-        )
+        draft = self._engine.draft(session_id, life, [mark(kind)], self._actor)
+        draft.revives = revives
+        (recorded,) = self._engine.append([draft])
         return recorded.events()[0]
+
+    def transaction(self) -> Transaction:
+        """Return a transaction: batches of several sessions that are recorded all or none.
+
+        `with store.transaction() as both:` and in it `both.batch(session)` for each session.
+        """
+        return Transaction(self._engine)
 
     # The file.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from evstore.chain import Batch
 from evstore.errors import Closed, ReadOnly, SessionNotFound
-from evstore.events import ANY, Body, Event, Said, Sentinel
+from evstore.events import Event, Said
 from evstore.limits import Limits
 from evstore.sqlite import adopt, lives, log, maintain, verify, write
 from evstore.sqlite.database import Database, Durability, open_database
@@ -57,31 +57,16 @@ class Engine:
 
     # Writing.
 
-    def append(
-        self,
-        session_id: str,
-        life: Life | None,
-        say: Said | Decision,
-        *,
-        actor: str | None = None,
-        cause: str | None = None,
-        key: str | None = None,
-        expect: int | Sentinel = ANY,
-        birth: Sequence[Body] = (),
-        revives: bool = False,
-    ) -> Recorded:
-        """Append one batch to a life, or to the one that now has this id, or to a new one."""
-        draft = self._draft(session_id, life, say, actor, cause)
-        draft.key, draft.expect, draft.birth, draft.revives = key, expect, birth, revives
-        recorded = write.append(self._database, draft)
-        _log.debug("appended at position %d, sequence %d", recorded.position, recorded.first)
+    def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
+        """Append batches in one transaction, at consecutive positions."""
+        recorded = write.append(self._database, drafts)
+        for batch in recorded:
+            _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
         return recorded
 
     def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
-        return write.fork(
-            self._database, self._draft(session_id, None, (), actor, None), origin, at
-        )
+        return write.fork(self._database, self.draft(session_id, None, (), actor), origin, at)
 
     def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
         """Append batches recorded elsewhere as they are; return how many batches and events."""
@@ -89,19 +74,15 @@ class Engine:
             raise ReadOnly(self.path)
         return adopt.adopt(self._database, batches, self._durability)
 
-    def _draft(
-        self,
-        session_id: str,
-        life: Life | None,
-        say: Said | Decision,
-        actor: str | None,
-        cause: str | None,
+    def draft(
+        self, session_id: str, life: Life | None, say: Said | Decision, actor: str | None
     ) -> Draft:
+        """Return a draft within the limits of this handle; raises ReadOnly and Closed."""
         if self._read_only:
             raise ReadOnly(self.path)
-        return Draft(
-            session_id, life, say, self._limits, self._durability, self._clock, actor, cause
-        )
+        draft = Draft(session_id, life, say, self._limits, self._durability, self._clock)
+        draft.actor = actor
+        return draft
 
     def flush(self) -> None:
         """Make all that was committed survive a power cut."""

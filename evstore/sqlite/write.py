@@ -104,13 +104,26 @@ class Recorded:
         ]
 
 
-def append(database: Database, draft: Draft) -> Recorded:
-    """Append one batch; raises Conflict, SessionNotFound, TooMany, TooLarge, Busy, Unavailable."""
+def append(database: Database, drafts: Sequence[Draft]) -> list[Recorded]:
+    """Append batches in one transaction, at consecutive positions: all of them, or none.
+
+    Raises Conflict, SessionNotFound, TooMany, TooLarge, Busy and Unavailable.
+    """
+    ready = [(draft, *_make_ready(draft)) for draft in drafts]
+    with database.writing(drafts[0].durability) as cursor:
+        return [
+            _Appending(database, cursor, draft, said).run(birth, prepared)
+            for draft, said, birth, prepared in ready
+        ]
+
+
+def _make_ready(
+    draft: Draft,
+) -> tuple[bytes, list[Prepared | Later], list[Prepared | Later] | None]:
+    """Do what can be done before the lock: the birth and the bodies, encoded and hashed."""
     said = said_by(draft.actor, draft.cause, draft.key)
-    birth = _prepare(draft.birth, said)
     prepared = None if callable(draft.say) else _prepare(draft.say, said)
-    with database.writing(draft.durability) as cursor:
-        return _Appending(database, cursor, draft, said).run(birth, prepared)
+    return said, _prepare(draft.birth, said), prepared
 
 
 def _prepare(bodies: Said, said: bytes) -> list[Prepared | Later]:

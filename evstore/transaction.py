@@ -1,0 +1,60 @@
+"""Transactions: batches of several sessions that become visible at once, or not at all."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from evstore.batch import Batch
+from evstore.errors import Closed, Refused
+from evstore.session import Session
+from evstore.sqlite.engine import Engine
+
+
+class Transaction:
+    """A context manager that commits the batches begun in it, at consecutive positions.
+
+    Where one of them cannot be recorded, for a Conflict or a limit, none is.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._batches: dict[str, Batch] = {}
+        self._open = False
+
+    def batch(self, session: Session, **how: Any) -> Batch:
+        """Begin a batch of a session of this store; takes what `Session.batch` takes.
+
+        It can be written to until the transaction ends. Raises Closed outside of the transaction,
+        and Refused for a session of another store, or one that has its batch already.
+        """
+        if not self._open:
+            raise Closed("the transaction is not open: begin batches inside its with block")
+        if session.id in self._batches:
+            raise Refused(f"session {session.id!r} has a batch in this transaction: go on with it")
+        batch = session.batch(**how)
+        if batch.engine.identity != self._engine.identity:
+            raise Refused("a transaction is one commit of one store: use a session of that store")
+        batch.join()
+        self._batches[session.id] = batch
+        return batch
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit all batches, or none where the block raised."""
+        self._open = False
+        batches = list(self._batches.values())
+        for batch in batches:
+            batch.end()
+        said = [batch for batch in batches if batch.has_said] if kind is None else []
+        if said:
+            recorded = self._engine.append([batch.draft() for batch in said])
+            for batch, written in zip(said, recorded, strict=True):
+                batch.settle(written)
