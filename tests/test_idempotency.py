@@ -1,6 +1,6 @@
 """A batch with a key is recorded once, however often it is sent."""
 
-# ruff: noqa: PT012 - what a batch refuses, it refuses at its end, after the whole block.
+
 
 from typing import Any
 
