@@ -90,7 +90,7 @@ class NoSuchMoment(NotFound):
         """Return the sentence."""
         return (
             f"session {self.session!r} has no moment {self.moment!r}: "
-            f"give a sequence from 0 to {self.head}, or an aware datetime"
+            f"give a sequence from 0 to {self.head}, an aware datetime, or a label"
         )
 
 

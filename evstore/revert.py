@@ -31,14 +31,14 @@ def undo(writer: Writer, present: Moment) -> tuple[Said, str]:
 
     Batches whose undoing changes nothing are passed over. Nothing is said where none is left.
     """
-    undone: set[int] = set()
+    bound = present.seq + 1  # An undo took back or passed over all from the batch that it names.
     for step, taken_back in _steps(present):
         if taken_back is not None:
-            undone.add(taken_back)
-        elif step.first not in undone and not _is(step, UNDO, REDO):
-            before = step.first - 1
-            if bodies(writer, present.at(step.last), before):  # else it changed nothing
-                return bodies(writer, present, before), f"{UNDO}{step.first}"
+            bound = min(bound, taken_back)
+        elif step.first < bound and not _is(step, UNDO, REDO):
+            said = bodies(writer, present, step.first - 1)
+            if said:
+                return said, f"{UNDO}{step.first}"
     return (), UNDO
 
 
@@ -55,10 +55,7 @@ def redo(writer: Writer, present: Moment) -> tuple[Said, str]:
 def _steps(present: Moment) -> Iterator[tuple[Step, int | None]]:
     """Yield the batches, the newest first, with what an undo that still holds has taken back."""
     redone: set[int] = set()
-    last = present.seq
-    for batch in present.batches():
-        step = batch._replace(last=min(batch.last, last))  # A fork may begin inside a batch.
-        last = step.first - 1
+    for step in present.batches():
         if _is(step, REDO):
             redone.add(_named(step))
         holds = _is(step, UNDO) and step.first not in redone

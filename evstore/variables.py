@@ -105,10 +105,7 @@ class Variables(MutableMapping[str, Any]):
 
     def _find(self, present: Present, name: object) -> Found | None:
         """Return what a name stands for; what cannot be a name stands for nothing."""
-        try:
-            return present.variable(self._family, name) if isinstance(name, str) else None
-        except UnicodeEncodeError:  # A lone surrogate.
-            return None
+        return present.variable(self._family, name) if isinstance(name, str) else None
 
     def _all(self) -> Mapping[str, Found]:
         with self._side.look() as present:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 import evstore
-from evstore.errors import BadName, ReadOnly, SessionNotFound, Taken
+from evstore.errors import BadName, NoSuchMoment, ReadOnly, SessionNotFound, Taken
 
 
 def shown(session: evstore.Session) -> tuple[Any, ...]:
@@ -373,3 +373,15 @@ def test_time_never_runs_back(path, kind: str):
     with evstore.open(path, clock=lambda: start - timedelta(days=1)) as store:
         event = store.session("c").variables.set("n", 1)[0]
         assert event.time >= times[-1]
+
+
+def test_what_cannot_be_a_name_is_not_found(session: evstore.Session):
+    """A lone surrogate is in no name, label or kind: asking for one finds nothing."""
+    session.variables["a"] = 1
+    assert [] == list(session.history("\ud800"))
+    assert [] == list(session.events(name="\ud800")) == list(session.events(kind="\ud800"))
+    assert "\ud800" not in session.variables
+    with pytest.raises(NoSuchMoment, match="or a label"):
+        session.at("\ud800")
+    with pytest.raises(KeyError):
+        session.blame("\ud800")

@@ -12,7 +12,8 @@ import click
 import evstore
 from evstore.cli import terminal
 from evstore.errors import Refused, SessionNotFound
-from evstore.session import Session
+from evstore.events import is_number_or_date
+from evstore.session import Session, When
 from evstore.store import Store
 
 _UID_DIGITS = 32
@@ -20,14 +21,12 @@ _DIGITS = re.compile("[0-9]{1,18}")
 
 
 class _Moment(click.ParamType[Any]):
-    """A sequence in digits, or a date and time in ISO 8601 with its zone."""
+    """A sequence in digits, a date and time in ISO 8601 with its zone, else a label."""
 
     name = "moment"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | datetime:
-        """Return the sequence or the aware datetime."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> When:
+        """Return the sequence, the aware datetime, or the label."""
         text = str(value)
         if _DIGITS.fullmatch(text):
             return int(text)
@@ -35,9 +34,32 @@ class _Moment(click.ParamType[Any]):
             time = datetime.fromisoformat(text)
             if time.utcoffset() is not None:
                 return time
+        if _is_utf_8(text) and not is_number_or_date(text):
+            return text
         example = "2026-01-31T12:00:00Z"
-        what = f"{text!r} is no moment: give a sequence or a time like {example}"
+        what = f"{text!r} is no moment: give a sequence, a time like {example}, or a label"
         return self.fail(what, param, ctx)
+
+
+class _Name(click.ParamType[Any]):
+    """A name that may stand in a store: the shell hands over any bytes."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        text = str(value)
+        if _is_utf_8(text):
+            return text
+        return self.fail(f"{text!r} is no name: give one in UTF-8", param, ctx)
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Expected(click.ParamType[Any]):
@@ -58,12 +80,13 @@ class _Expected(click.ParamType[Any]):
 FILE = click.argument("file")
 SESSION = click.argument("session")
 MOMENT = _Moment()
+NAME = _Name()
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal.")
 AT = click.option(
     "--at",
     type=MOMENT,
     metavar="MOMENT",
-    help="Look at the past: a sequence, or an ISO 8601 time with its zone.",
+    help="Look at the past: a sequence, an ISO 8601 time with its zone, or a label.",
 )
 ACTOR = click.option("--actor", metavar="NAME", help="Record who does this.")
 METADATA = click.option("--metadata", is_flag=True, help="Take the metadata, not the variables.")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, NoReturn
 
 import click
@@ -14,6 +13,7 @@ from evstore.cli.asking import ACTOR, EXPECTED, FILE, JSON, METADATA, SESSION
 from evstore.cli.shown import event_line, happened
 from evstore.errors import Corrupt, Refused
 from evstore.events import Event
+from evstore.session import When
 
 
 @click.command(name="set", short_help="Set a variable.")
@@ -52,7 +52,7 @@ def set_variable(
         found = store.session(session)
         named = found.metadata if metadata else found.variables
         expected = evstore.ANY if expect is None else expect
-        _report(named.set(name, given, expect=expected), as_json=as_json)
+        report(named.set(name, given, expect=expected), as_json=as_json)
 
 
 def value_of(text: str) -> Any:
@@ -76,7 +76,8 @@ def _no_constant(_name: str) -> NoReturn:
     raise ValueError
 
 
-def _report(events: Sequence[Event], *, as_json: bool) -> None:
+def report(events: Sequence[Event], *, as_json: bool) -> None:
+    """Tell which events were recorded: whole to a program, in a line each to a person."""
     for event in events:
         if asking.in_json(as_json=as_json):
             terminal.write(event_line(event))
@@ -118,7 +119,7 @@ def say(
         expected = evstore.ANY if expect is None else expect
         with store.session(session).batch(expect=expected) as batch:
             batch.messages.append(message)
-        _report(batch.events, as_json=as_json)
+        report(batch.events, as_json=as_json)
 
 
 @click.command(short_help="Delete a variable, or a session.")
@@ -144,7 +145,7 @@ def delete(
     with asking.writing(file, actor) as store:
         if name is None:
             event = store.delete(session)
-            _report([event], as_json=as_json)
+            report([event], as_json=as_json)
             if not asking.in_json(as_json=as_json):
                 terminal.say(f"its log stays, under its uid {event.uid}", "dim")
             return
@@ -157,7 +158,7 @@ def delete(
                     f"session {session!r} has no {what} {name!r}: nothing was written"
                 )
                 context.exit(1)
-        _report(batch.events, as_json=as_json)
+        report(batch.events, as_json=as_json)
 
 
 @click.command(short_help="Bring a deleted session back.")
@@ -181,7 +182,7 @@ def restore(file: str, uid: str, actor: str | None, as_json: bool) -> None:
 @ACTOR
 @JSON
 def fork(
-    file: str, session: str, new: str, at: int | datetime | None, actor: str | None, as_json: bool
+    file: str, session: str, new: str, at: When | None, actor: str | None, as_json: bool
 ) -> None:
     """Make the session NEW, which shares the past of SESSION and has its own future."""
     with asking.writing(file, actor) as store:

@@ -1,7 +1,6 @@
 """The verbs that look: ls, show, log and get; none of them creates or changes anything."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import attrs
@@ -16,12 +15,11 @@ from evstore.cli.asking import AT, COUNT, FILE, JSON, METADATA, SESSION
 from evstore.cli.shown import LOG_COLUMNS, event_line, event_rows, one_line, parts, text_of
 from evstore.cli.terminal import Column
 from evstore.results import Parent, SessionInfo
-from evstore.session import Session
+from evstore.session import Session, When
 from evstore.view import View
 
 MESSAGES_SHOWN = 20
 PAGE_MESSAGES = 200
-Moment = int | datetime | None
 _LS_COLUMNS = (
     Column("session"),
     Column("head", 7, right=True),
@@ -74,7 +72,7 @@ def _ls_row(info: SessionInfo, *, deleted: bool) -> list[str | Text]:
     help=f"Show the newest messages only (on a terminal {MESSAGES_SHOWN}, unless said otherwise).",
 )
 @JSON
-def show(file: str, session: str, at: Moment, limit: int | None, as_json: bool) -> None:
+def show(file: str, session: str, at: When | None, limit: int | None, as_json: bool) -> None:
     """Show a session: its variables, its metadata and its messages, now or at a moment."""
     with asking.reading(file) as store:
         found = asking.find(store, session)
@@ -179,7 +177,12 @@ def print_message(message: Any) -> None:
 @click.option("--after", type=COUNT, metavar="SEQ", default=0, help="Begin after this sequence.")
 @click.option("--limit", type=COUNT, metavar="NUMBER", help="Show so many events at most.")
 @click.option("--kind", help="Show the events of one kind, such as variable.set.")
-@click.option("--name", help="Show the events of one variable or piece of metadata.")
+@click.option(
+    "--name",
+    type=asking.NAME,
+    metavar="TEXT",
+    help="Show the events of one variable or piece of metadata.",
+)
 @click.option("--reverse", is_flag=True, help="Begin with the newest.")
 @click.option("--at", type=asking.MOMENT, metavar="MOMENT", help="End with this moment.")
 @JSON
@@ -191,7 +194,7 @@ def log(
     kind: str | None,
     name: str | None,
     reverse: bool,
-    at: Moment,
+    at: When | None,
     as_json: bool,
 ) -> None:
     """List what happened to a session, event by event; the past of a fork reads through."""
@@ -220,7 +223,7 @@ def get(
     session: str,
     name: str | None,
     metadata: bool,
-    at: Moment,
+    at: When | None,
     as_json: bool,
 ) -> None:
     """Print the value of a variable; without NAME, all of them.

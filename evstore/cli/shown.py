@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import orjson
 from rich.text import Text
 
 from evstore import values
@@ -65,7 +64,7 @@ def happened(event: Event) -> str:
     """Return in a few words what an event says."""
     if event.text is None:
         return "(forgotten)"
-    data = orjson.loads(event.text)
+    data = event.data
     match event.kind.split("."):
         case ["app", *_]:
             return event.text

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from evstore.cli import MISUSE, STOPPED, care, changing, demo, doctor, reading, transfer
+from evstore.cli import MISUSE, STOPPED, care, changing, demo, diff, doctor, past, reading, transfer
 from evstore.cli.terminal import complain, finish
 from evstore.errors import EvstoreError, MissingExtra, Refused, Unsupported
 
@@ -91,7 +91,14 @@ def app() -> None:
     """
 
 
-for verb in (*reading.VERBS, *changing.VERBS, *care.VERBS, *transfer.VERBS):
+for verb in (
+    *reading.VERBS,
+    *changing.VERBS,
+    diff.diff,
+    *past.VERBS,
+    *care.VERBS,
+    *transfer.VERBS,
+):
     app.add_command(verb)
 app.add_command(doctor.doctor)
 app.add_command(demo.demo)

@@ -54,7 +54,10 @@ def event_page(
     segments = life.until(until, after)
     for segment in reversed(segments) if reverse else segments:
         bounds = (*segment.ids, *parameters, limit - len(found))
-        rows = cursor.execute(query, bounds).fetchall()
+        try:
+            rows = cursor.execute(query, bounds).fetchall()
+        except UnicodeEncodeError:  # A lone surrogate is in no name and in no kind.
+            return []
         recorder = by_number(database, cursor, segment.number)
         found += [_event(database, cursor, recorder, row) for row in rows]
         if len(found) == limit:

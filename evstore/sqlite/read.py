@@ -149,11 +149,14 @@ class Moment:
         return kind_name(self._database, self._cursor, number)
 
     def _row(self, life: Life, family: int, name: str) -> Columns | None:
-        row: Columns | None = self._cursor.execute(
-            "select seq, created, operand, value from variable"
-            " where session = ? and family = ? and name = ?",
-            (life.number, family, name),
-        ).fetchone()
+        try:
+            row: Columns | None = self._cursor.execute(
+                "select seq, created, operand, value from variable"
+                " where session = ? and family = ? and name = ?",
+                (life.number, family, name),
+            ).fetchone()
+        except UnicodeEncodeError:  # A lone surrogate is in no name.
+            return None
         return row
 
     def _own(self, family: int) -> dict[str, Reference]:
