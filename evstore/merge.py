@@ -112,8 +112,8 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
 
 def _last_merged(into: Moment, life: Life) -> int | None:
     """Return the sequence up to which a life was last merged, as the cause of that batch says."""
-    merges = into.merges(life)
-    return int((merges[0].cause or "").rpartition(":")[2]) if merges else None
+    named = ((step.cause or "").rpartition(":")[2] for step in into.merges(life))
+    return next((int(seq) for seq in named if seq.isdecimal()), None)
 
 
 def _related(one: Life, other: Life) -> bool:

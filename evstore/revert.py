@@ -63,7 +63,8 @@ def _steps(present: Moment) -> Iterator[tuple[Step, int | None]]:
 
 
 def _is(step: Step, *causes: str) -> bool:
-    return step.cause is not None and step.cause.startswith(causes)
+    """Tell whether a batch is an undo or redo; a cause from elsewhere may only look like one."""
+    return (step.cause or "").startswith(causes) and (step.cause or "")[len(UNDO) :].isdecimal()
 
 
 def _named(step: Step) -> int:

@@ -1,6 +1,6 @@
 """The plain model: what a store must mean, said with dicts and lists copied at every event."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,15 +14,17 @@ OWN = 1 << 40  # What a draft says is numbered from here until it is recorded.
 
 @attrs.define
 class State:
-    """Variables and metadata as name → (seq, value), messages as (seq, message)."""
+    """Variables and metadata as name → (seq, value), messages as (seq, message), and labels."""
 
     variables: dict[str, tuple[int, Any]] = attrs.field(factory=dict)
     metadata: dict[str, tuple[int, Any]] = attrs.field(factory=dict)
     messages: list[tuple[int, Any]] = attrs.field(factory=list)
+    labels: dict[str, int] = attrs.field(factory=dict)
 
-    def after(self, seq: int, fact: "Fact") -> "State":
-        """The state after one more event."""
+    def after(self, seq: int, fact: "Fact", past: Sequence["State"] = ()) -> "State":
+        """The state after one more event, `past` being the states at 0, 1, 2 and so on."""
         variables, metadata = dict(self.variables), dict(self.metadata)
+        labels = self.labels
         messages, data = list(self.messages), fact.data
         names = metadata if fact.kind.startswith("metadata") else variables
         match fact.kind:
@@ -39,7 +41,11 @@ class State:
                 messages[index] = (seq, data["message"])
             case "messages.cleared":
                 messages = []
-        return State(variables, metadata, messages)
+            case "messages.reverted":
+                messages = list(past[data["to"]].messages)
+            case "label.set":
+                labels = {**labels, fact.name: data["at"]}
+        return State(variables, metadata, messages, labels)
 
     def plain(self) -> str:
         """What a reader sees; as text, because 1, 1.0 and True are equal and not the same."""
@@ -48,6 +54,20 @@ class State:
             for family in (self.variables, self.metadata)
         ]
         return repr([*map(dict, named), [message for _, message in self.messages]])
+
+    def taken_back(self, then: "State", to: int) -> list["Fact"]:
+        """What has to happen so that variables and messages are as they were `then`."""
+        before, after = self.variables, then.variables
+        facts = [
+            Fact("variable.deleted", name, {}) for name in sorted(before) if name not in after
+        ] + [
+            Fact("variable.set", name, {"value": after[name][1]})
+            for name in sorted(after)
+            if name not in before or repr(before[name][1]) != repr(after[name][1])
+        ]
+        if self.messages != then.messages:
+            facts.append(Fact("messages.reverted", None, {"to": to}))
+        return facts
 
 
 @attrs.define
@@ -60,6 +80,7 @@ class Fact:
     expected: Any = ANY
     recorder: Any = None
     position: int = 0
+    cause: str | None = None
 
     def at(self, first: int) -> "Fact":
         """The same in a batch that begins at `first`."""
@@ -67,6 +88,15 @@ class Fact:
         if target < OWN:
             return attrs.evolve(self)
         return attrs.evolve(self, data={**self.data, "seq": first + target - OWN})
+
+
+def states_of(events: Iterable[Any]) -> list[State]:
+    """The states at 0, 1, 2 … that the events of a session make."""
+    past = [State()]
+    for event in events:
+        fact = Fact(event.kind, event.name, event.data)
+        past.append(past[-1].after(event.seq, fact, past))
+    return past
 
 
 class Draft:
@@ -206,17 +236,20 @@ class Life:
     past: list[State] = attrs.field(factory=lambda: [State()])
     keys: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     ended: bool = False
+    stacks: list["Stacks"] = attrs.field(factory=lambda: [Stacks()])
 
     @property
     def head(self) -> int:
         return len(self.facts)
 
-    def append(self, facts: list[Fact], position: int) -> None:
-        """Record all facts, or none."""
-        past = self.past[-1:]
-        for seq, fact in enumerate(facts, self.head + 1):
+    def append(
+        self, facts: list[Fact], position: int, stacks: "Stacks | None" = None, cause: str = ""
+    ) -> None:
+        """Record all facts, or none; `stacks` are those after an undo or redo."""
+        past, first = list(self.past), self.head + 1
+        for seq, fact in enumerate(facts, first):
             state = past[-1]
-            fact.recorder, fact.position = self, position
+            fact.recorder, fact.position, fact.cause = self, position, cause or None
             names = state.metadata if fact.kind == "metadata.set" else state.variables
             found = names[fact.name][0] if fact.name in names else ABSENT
             if fact.expected not in (ANY, found):
@@ -224,9 +257,19 @@ class Life:
             target = fact.data.get("seq") if fact.kind.startswith("message.") else None
             if target and target not in [known for known, _ in state.messages]:
                 raise Conflict(self.id, target, "gone")
-            past.append(state.after(seq, fact))
+            past.append(state.after(seq, fact, past))
+        after = stacks or Stacks((*self.stacks[-1].undos, first - 1))
+        self.stacks += [after] * len(facts)
         self.facts += facts
-        self.past += past[1:]
+        self.past = past
+
+
+@attrs.frozen
+class Stacks:
+    """The moments before each batch, and where redo leads with what can be undone there."""
+
+    undos: tuple[int, ...] = ()
+    redos: tuple[tuple[tuple[int, ...], int], ...] = ()
 
 
 def contents(facts: list[Fact]) -> str:
@@ -260,14 +303,16 @@ class ModelStore:
         if session_id in self.living:
             raise Taken(session_id)
         self.position += 1
-        return self._bear(Life(session_id, "", life.facts[:at], life.past[: at + 1]))
+        child = Life(session_id, "", life.facts[:at], life.past[: at + 1])
+        child.stacks = life.stacks[: at + 1]
+        return self._bear(child)
 
     def _bear(self, life: Life) -> Life:
         self.lives.append(life)
         self.living[life.id] = life
         return life
 
-    def record(self, handle: "Handle", said: list[Fact], key: str | None = None) -> int:
+    def record(self, handle: "Handle", said: list[Fact], key: str | None = None, **how: Any) -> int:
         """Record what was said; return the seq at which it begins."""
         life = handle.look()
         if handle.read_only:
@@ -294,7 +339,7 @@ class ModelStore:
         )
         target = life or Life(handle.id)
         first = target.head + 1 + len(front)
-        target.append([*front, *(fact.at(first) for fact in said)], self.position + 1)
+        target.append([*front, *(fact.at(first) for fact in said)], self.position + 1, **how)
         self.position += 1
         if key is not None:
             target.keys[key] = (first - len(front), len(front) + len(said))
@@ -343,6 +388,53 @@ class Handle:
         if life is None:
             raise SessionNotFound(self.id)
         return self.store.fork(life, session_id, at)
+
+    def label(self, name: str, at: int | None) -> int:
+        """Give a name to a moment, and return that."""
+        moment = self._moment(at)
+        self.store.record(self, [Fact("label.set", name, {"at": moment})])
+        return moment
+
+    def revert(self, to: int) -> int:
+        """Go back to a moment; return how many events that took."""
+        moment = self._moment(to)
+        return self._take_back(moment, cause=f"revert:{to}")
+
+    def undo(self) -> int:
+        """Pop the newest moment before a change."""
+        life = self.look()
+        undos = life.stacks[-1].undos if life else ()
+        while life and undos:
+            *rest, to = undos
+            if life.past[-1].taken_back(life.past[to], to):
+                redos = (*life.stacks[-1].redos, (life.stacks[-1].undos, life.head))
+                after = Stacks(tuple(rest), redos)
+                return self._take_back(to, cause=f"undo:{to + 1}", stacks=after)
+            undos = tuple(rest)
+        return self._take_back(life.head if life else 0)
+
+    def redo(self) -> int:
+        """Pop the newest moment before an undo."""
+        life = self.look()
+        stacks = life.stacks[-1] if life else Stacks()
+        if life is None or not stacks.redos:
+            return self._take_back(0 if life is None else life.head)
+        *redos, (undos, to) = stacks.redos
+        after = Stacks(undos, tuple(redos))
+        return self._take_back(to, cause=f"redo:{to + 1}", stacks=after)
+
+    def _moment(self, at: int | None) -> int:
+        life = self.look()
+        head = life.head if life else 0
+        if at is not None and not 0 <= at <= head:
+            raise NoSuchMoment(self.id, at, head)
+        return head if at is None else at
+
+    def _take_back(self, to: int, **how: Any) -> int:
+        life = self.look()
+        facts = life.past[-1].taken_back(life.past[to], to) if life else []
+        self.store.record(self, facts, **how)
+        return len(facts)
 
     def batch(self, expect: Any, key: str | None) -> "ModelBatch":
         """A batch that sees the present and its own writes."""

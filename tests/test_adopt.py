@@ -161,6 +161,29 @@ def test_a_deadline_is_adopted(recorded, target):
     assert [] == list(replay.verify(target, level="full"))
 
 
+def test_causes_from_elsewhere_confuse_nobody(recorded, target):
+    """A cause that only looks like an undo, a redo or a merge is a cause like any other."""
+    target.engine.adopt(recorded[:1])
+    session, previous = target.session("s"), recorded[0].link
+    text = b'{"value":%d}'
+    causes = ("undo:x", "redo:", f"merge:{bytes(16).hex()}:x", "undo:-1")
+    for number, cause in enumerate(causes):
+        batch = forged(
+            attrs.evolve(recorded[1], first=3 + number, time_us=recorded[1].time_us + number),
+            previous,
+            entries=(entry("variable.set", text % number, "a"),),
+            cause=cause,
+        )
+        target.engine.adopt([batch])
+        previous = batch.link
+    session.undo()
+    assert {"a": 2} == session.variables
+    session.redo()
+    assert {"a": 3} == session.variables
+    assert () == session.merge(session.fork("fork")).events
+    assert [] == list(replay.verify(target, level="full"))
+
+
 def test_a_store_that_is_read_only_adopts_nothing(tmp_path, recorded):
     """Adopting writes, and a read-only store refuses it."""
     with evstore.open(tmp_path / "store.db") as store:

@@ -1,7 +1,5 @@
 """A batch is recorded whole or not at all, and never over what somebody else wrote unseen."""
 
-# ruff: noqa: PT012 - what a batch refuses, it refuses at its end, after the whole block.
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A batch with a key is recorded once, however often it is sent."""
 
-
-
 from typing import Any
 
 import pytest

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ VALUES = (
 MESSAGES = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant"]), "content": st.integers(0, 99) | LONG}
 )
+LABELS = st.sampled_from(["here", "there"])
 INDEX = st.integers(-4, 4)
 BOUND = st.none() | st.integers(-5, 5)
 SLICES = st.builds(slice, BOUND, BOUND, st.sampled_from([None, 1, 2, -1, -3]))
@@ -191,6 +192,9 @@ class Machine(RuleBasedStateMachine):
         if not life.uid:
             life.uid = self.stores[0].session(life.id).uid or ""
         return life.uid
+
+    def head(self, pair: Pair) -> int:
+        return pair.model.life.head if pair.model.life else 0
 
     def compare_present(self, pair: Pair) -> None:
         """A handle shows what the model shows."""
@@ -354,6 +358,55 @@ class Machine(RuleBasedStateMachine):
         expected = outcome(lambda: self.model.mark(life, "session.restored"))
         assert expected == outcome(lambda: str(self.stores[store % 2].restore(life.uid).uid))
 
+    @rule(which=WHICH, name=LABELS, back=st.none() | st.integers(-1, 30))
+    def label(self, which: int, name: str, back: int | None) -> None:
+        """A label names a moment, until it is given again."""
+        pair = self.pick(which)
+        at = None if back is None else self.head(pair) - back
+        expected = outcome(lambda: pair.model.label(name, at))
+        assert expected == outcome(lambda: pair.real.label(name, at)[-1].data["at"])
+
+    @rule(which=WHICH, back=st.integers(-1, 30))
+    def revert(self, which: int, back: int) -> None:
+        pair = self.pick(which)
+        to = self.head(pair) - back
+        expected = outcome(lambda: pair.model.revert(to))
+        assert expected == outcome(lambda: len(pair.real.revert(to)))
+        event(f"revert: {expected if 'raised' in expected else 'recorded'}")
+        self.compare_present(pair)
+
+    @rule(which=WHICH, steps=st.lists(st.sampled_from(["undo", "undo", "redo"]), max_size=6))
+    def undo_and_redo(self, which: int, steps: list[str]) -> None:
+        """Undo and redo are two stacks, whoever writes and whatever was shared."""
+        pair = self.pick(which)
+        for name in steps:
+            expected = outcome(getattr(pair.model, name))
+            assert expected == outcome(partial(count, getattr(pair.real, name)))
+            event(f"{name}: {expected if expected < 'returned 1' else 'recorded'}")
+            self.compare_present(pair)
+
+    @precondition(lambda self: self.model.lives)
+    @rule(which=WHICH, name=NAMES, label=LABELS, back=st.integers(0, 30), other=WHICH)
+    def trace(self, which: int, name: str, label: str, back: int, other: int) -> None:
+        """Labels, histories, blame and differences are what a look at all events shows."""
+        life, theirs = self.pick_life(which), self.pick_life(other)
+        assert life
+        assert theirs
+        session, state = self.by_uid(life, which).real, life.past[-1]
+        expected = f"returned {state.labels[label]}" if label in state.labels else "raised NoSuch"
+        assert outcome(lambda: session.at(label).seq).startswith(expected)
+        kinds = ("variable.set", "variable.deleted")
+        about = [seq for seq, fact in enumerate(life.facts, 1) if (fact.name == name)]
+        about = [seq for seq in about[::-1] if life.facts[seq - 1].kind in kinds]
+        assert about == [found.seq for found in session.history(name)]
+        blamed = f"returned {about[0]}" if name in state.variables else "raised KeyError"
+        assert blamed == outcome(lambda: session.blame(name).seq)
+        seq = max(0, theirs.head - back)
+        diff = session.diff(session.head, self.by_uid(theirs, which).real.at(seq))
+        assert difference(life, theirs, seq) == repr(
+            [diff.variables, diff.metadata, diff.added, diff.removed]
+        )
+
     @precondition(lambda self: self.model.lives)
     @rule(which=WHICH, store=WHICH, back=st.integers(0, 40))
     def look_back(self, which: int, store: int, back: int) -> None:
@@ -427,14 +480,14 @@ class Machine(RuleBasedStateMachine):
         assert events[::-1] == list(session.events(reverse=True))
         for fact, event_ in zip(life.facts, events, strict=True):
             expected = (fact.kind, fact.name, fact.data, fact.position, fact.recorder.id)
-            assert repr(expected) == repr(
-                (event_.kind, event_.name, event_.data, event_.position, event_.session)
-            )
+            found = (event_.kind, event_.name, event_.data, event_.position, event_.session)
+            assert repr((*expected, fact.cause)) == repr((*found, event_.cause))
         times = sorted({(event.position, event.time) for event in events})
         assert [time for _, time in times] == sorted({event.time for event in events})
         for seq, state in enumerate(life.past):
             view = session.at(seq)
             assert state.plain() == plain(view)
+            assert state.labels == view.labels
             assert (len(state.variables), len(state.messages)) == (
                 len(view.variables),
                 len(view.messages),
@@ -454,10 +507,47 @@ def plain(doors: Any) -> str:
     return repr([dict(doors.variables), dict(doors.metadata), list(doors.messages)])
 
 
+def difference(before: Life, after: Life, seq: int) -> str:
+    """What is other in a life at a seq than in another one now, as text."""
+    old, new = before.past[-1], after.past[seq]
+    named = [
+        {
+            name: tuple(names[name][1] if name in names else ABSENT for names in pair)
+            for name in sorted({*pair[0], *pair[1]})
+            if canonical(pair[0].get(name)) != canonical(pair[1].get(name))
+        }
+        for pair in ((old.variables, new.variables), (old.metadata, new.metadata))
+    ]
+    sides = [
+        [((*recorded(life, known),), message) for known, message in state.messages]
+        for life, state in ((before, old), (after, new))
+    ]
+    ids = [{where for where, _ in side} for side in sides]
+    added = [message for where, message in sides[1] if where not in ids[0]]
+    removed = [message for where, message in sides[0] if where not in ids[1]]
+    return repr([*named, added, removed])
+
+
+def canonical(found: tuple[int, Any] | None) -> str:
+    """A text that is the same for values that differ in the order of keys at most."""
+    value = found[1] if found else ABSENT
+    return repr(sorted(value.items()) if isinstance(value, dict) else value)
+
+
+def recorded(life: Life, seq: int) -> tuple[int, int]:
+    """Which event of the whole store a life shows at a seq."""
+    return id(life.facts[seq - 1].recorder), seq
+
+
 def depth(store: evstore.Store, session: evstore.Session) -> int:
     """How many forks lie between a session and one that is none."""
     parent = session.parent
     return 0 if parent is None else 1 + depth(store, store.session(uid=parent.uid))
+
+
+def count(record: Callable[[], Sequence[evstore.Event]]) -> int:
+    """How many events a call records."""
+    return len(record())
 
 
 def leave(batch: evstore.Batch) -> list[tuple[int, str]]:

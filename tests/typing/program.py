@@ -7,6 +7,8 @@ from typing import Any, assert_type
 
 import evstore
 
+Changes = dict[str, tuple[Any, Any]]
+
 
 def use(path: Path) -> int:
     """Use what there is once; never run, only checked."""
@@ -20,6 +22,7 @@ def use(path: Path) -> int:
         use_doors(trip)
         use_batches(trip)
         use_the_past(trip)
+        take_back(trip)
         assert_type(store.sessions("t", limit=5), Iterator[evstore.SessionInfo])
         assert_type("trip" in store, bool)
         assert_type(store.delete("trip"), evstore.Event)
@@ -61,3 +64,22 @@ def use_the_past(trip: evstore.Session) -> None:
     assert_type(trip.view().messages, evstore.Messages)
     assert_type(trip.events(name="a", reverse=True), Iterator[evstore.Event])
     assert_type(trip.fork("what-if", at=2), evstore.Session)
+
+
+def take_back(trip: evstore.Session) -> None:
+    """Moments have names, differ, and can be gone back to; all of it records events."""
+    assert_type(trip.label("booked"), Sequence[evstore.Event])
+    assert_type(
+        trip.label("begun", at=datetime.fromisoformat("2024-01-31")), Sequence[evstore.Event]
+    )
+    assert_type(trip.at("booked").labels, dict[str, int])
+    assert_type(trip.history("budget"), Iterator[evstore.Event])
+    assert_type(trip.blame("budget").actor, str | None)
+    diff = trip.diff("booked", trip.view())
+    assert_type(diff, evstore.Diff)
+    assert_type(trip.at(2).diff(trip.view()), evstore.Diff)
+    assert_type((diff.variables, diff.metadata), tuple[Changes, Changes])
+    assert_type((diff.added, diff.removed), tuple[list[Any], list[Any]])
+    assert_type(trip.revert("booked"), Sequence[evstore.Event])
+    assert_type(trip.undo(), Sequence[evstore.Event])
+    assert_type(trip.redo()[0], evstore.Event)
