@@ -7,8 +7,10 @@ import random
 
 import pytest
 
+import evstore
+from evstore import replay
 from tests.crash.disk import Disk, Mark, Operation
-from tests.crash.inspection import POWER, PROCESS, inspect, recorded, suspects
+from tests.crash.inspection import FILE, POWER, PROCESS, inspect, recorded, suspects
 from tests.crash.workloads import WORKLOADS
 
 POWER_CUTS = 3  # images of power cuts after every operation
@@ -111,3 +113,23 @@ def test_images_come_with_what_was_known():
     recording = recorded("creation", "full", seed=1)._replace(operations=operations)
     marks = [suspect.mark.acknowledged for suspect in suspects(recording, power_cuts=1)]
     assert [0, 0, 1, 1, 1, 1, 1] == marks
+
+
+@pytest.mark.parametrize("length", [1, 50, 93, 99, 100, 511, 4095])
+def test_a_creation_cut_short_in_its_first_page_is_begun_anew(tmp_path, length):
+    """A first page that was torn anywhere is taken back by its journal, and the store created."""
+    recording = recorded("creation", "full", 1)
+    disk = Disk()
+    for operation in recording.operations:
+        if operation.kind == "write" and operation.data.startswith(b"SQLite format 3\0"):
+            break
+        disk.apply(operation)
+    image = {**disk.after_process_crash(), FILE: operation.data[:length]}
+    assert f"{FILE}-journal" in image
+    for name, content in image.items():
+        (tmp_path / name).write_bytes(content)
+
+    with evstore.open(tmp_path / FILE) as store:
+        store.session("s").variables["a"] = 1
+        assert [] == list(replay.verify(store, level="full"))
+    assert [FILE] == [path.name for path in tmp_path.iterdir()]

@@ -329,10 +329,12 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
                 raise Unavailable(path, "there is no such file: check the path, or create it")
             create_private(path)
         size_bytes = os.path.getsize(path)
-        if 0 < size_bytes < _HEADER_BYTES or (size_bytes == 0 and (read_only or not create)):
-            raise NotAStore(
-                path
-            )  # SQLite would take a file without a whole header for a blank one.
+        if size_bytes == 0 and (read_only or not create):
+            raise NotAStore(path)
+        # SQLite would take a file without a whole header for a blank one. Only a creation that was
+        # cut short leaves such a file, and its journal to take it back.
+        if 0 < size_bytes < _HEADER_BYTES and not os.path.exists(f"{path}-journal"):
+            raise NotAStore(path)
         found = os.stat(path)
         if found.st_nlink > 1:
             reason = f"it has {found.st_nlink} hard links, and each would get a log of its own"
