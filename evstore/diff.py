@@ -6,11 +6,11 @@ from typing import Any
 import attrs
 import orjson
 
-from evstore import values
-from evstore.events import ABSENT, ERASED
+from evstore.events import ABSENT
 from evstore.sides import Found
 from evstore.sqlite.read import Moment
 from evstore.state import Range, subtract
+from evstore.variables import value_of
 
 
 @attrs.frozen
@@ -30,17 +30,15 @@ class Diff:
 def names(before: Mapping[str, Found], after: Mapping[str, Found]) -> dict[str, tuple[Any, Any]]:
     """Return (value before, value after) of the names whose values differ, in order."""
     return {
-        name: (value_of(before.get(name)), value_of(after.get(name)))
+        name: (value_or_absent(before.get(name)), value_or_absent(after.get(name)))
         for name in sorted({*before, *after})
         if canonical(before.get(name)) != canonical(after.get(name))
     }
 
 
-def value_of(found: Found | None) -> Any:
-    """Return the value of what was found, ABSENT or ERASED."""
-    if found is None:
-        return ABSENT
-    return ERASED if found.text is None else values.decode(found.text)
+def value_or_absent(found: Found | None) -> Any:
+    """Return the value of what was found, or ABSENT where nothing was."""
+    return ABSENT if found is None else value_of(found)
 
 
 def canonical(found: Found | None) -> str | None:

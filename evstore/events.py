@@ -192,7 +192,8 @@ class Writer:
 
     def label(self, name: str, at: int) -> Body:
         """Return the body that gives a name to a moment; raises BadName and TooLarge."""
-        self.limits.check_name("label", name)
+        if self.limits.check_name("label", name) == "":
+            raise BadName("label", name, "a label has at least one character")
         if is_number_or_date(name):
             raise BadName("label", name, "a label is neither a number nor a date")
         return Body(LABEL_SET, name, b'{"at":%d}' % at, at)

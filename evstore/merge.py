@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 
-from evstore.diff import canonical, common_seq, value_of
+from evstore.diff import canonical, common_seq, value_or_absent
 from evstore.errors import Refused
 from evstore.events import VARIABLES, Body, Event, Said, Writer, set_again
 from evstore.messages import message_of
@@ -56,7 +56,7 @@ def decide(
         if sides.only_theirs or (sides.differ and prefer == "theirs"):
             said.append(_taken(writer, name, sides.theirs))
         elif sides.differ and prefer is None:
-            contested.append(Contested(name, *(value_of(found) for found in sides)))
+            contested.append(Contested(name, *(value_or_absent(found) for found in sides)))
     if contested:
         return (), tuple(contested)
     said += [writer.add(message) for message in _new_messages(ours, theirs, since)]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from evstore import doors, merge, revert, view
 from evstore.batch import Batch
 from evstore.diff import Diff
-from evstore.errors import BadName, Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
+from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
     ANY,
     LABELS,
@@ -233,8 +233,6 @@ class Session:
         Raises BadName for what is empty, or reads as a number or a date.
         """
         writer = self._writer
-        if name == "":
-            raise BadName("label", name, "a label has at least one character")
         if at is None:
             return self._append(lambda now: [writer.label(name, now.seq)])
         return self.say([writer.label(name, self._seq(at))])

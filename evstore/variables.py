@@ -20,7 +20,8 @@ from evstore.state import VariableInfo
 _NO_DEFAULT: Any = object()
 
 
-def _value(found: Found) -> Any:
+def value_of(found: Found) -> Any:
+    """Return a fresh copy of the value that was found, or ERASED where it was forgotten."""
     return ERASED if found.text is None else values.decode(found.text)
 
 
@@ -47,7 +48,7 @@ class Variables(MutableMapping[str, Any]):
             found = self._find(present, name)
         if found is None:
             raise KeyError(name)
-        return _value(found)
+        return value_of(found)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the name is there."""
@@ -78,7 +79,7 @@ class Variables(MutableMapping[str, Any]):
     def match(self, pattern: str) -> dict[str, Any]:
         """Return the variables whose names match a case-sensitive glob; `*` crosses dots."""
         found = self._all()
-        return {name: _value(found[name]) for name in found if fnmatchcase(name, pattern)}
+        return {name: value_of(found[name]) for name in found if fnmatchcase(name, pattern)}
 
     def info(self, name: str) -> VariableInfo:
         """Return what is known about a variable besides its value; raises KeyError."""
@@ -112,7 +113,7 @@ class Variables(MutableMapping[str, Any]):
             return present.variables(self._family)
 
     def _snapshot(self) -> dict[str, Any]:
-        return {name: _value(found) for name, found in self._all().items()}
+        return {name: value_of(found) for name, found in self._all().items()}
 
     # Writing.
 
@@ -147,7 +148,7 @@ class Variables(MutableMapping[str, Any]):
                 raise KeyError(name)
             if found is None:
                 return ()
-            value = _value(found)
+            value = value_of(found)
             return [self._side.writer.delete(self._family, name)]
 
         self._side.say(decide)
@@ -164,7 +165,7 @@ class Variables(MutableMapping[str, Any]):
                 raise KeyError("there are no variables")
             # A pending batch numbers its own events -1, -2, … and they are newer than all others.
             name = max(found, key=lambda name: (found[name].seq < 0, abs(found[name].seq)))
-            item = (name, _value(found[name]))
+            item = (name, value_of(found[name]))
             return [self._side.writer.delete(self._family, name)]
 
         self._side.say(decide)
@@ -180,7 +181,7 @@ class Variables(MutableMapping[str, Any]):
             found = present.variable(self._family, name)
             if found is None:
                 return [body]
-            value = _value(found)
+            value = value_of(found)
             return ()
 
         self._side.say(decide)

@@ -24,7 +24,7 @@ from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import texts_at
 from evstore.state import Outline
 
-Step = tuple[int, int, str, str | None, int | None]
+Occurrence = tuple[int, int, str, str | None, int | None]
 
 
 def rebuild(database: Database, durability: Durability) -> None:
@@ -45,7 +45,7 @@ def session_numbers(cursor: Cursor) -> list[int]:
     return [number for (number,) in cursor.execute("select number from session order by number")]
 
 
-def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Step]:
+def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Occurrence]:
     """Yield (seq, position, kind, name, operand) of the events that a life recorded itself."""
     moment = Moment(database, cursor, life)
     events = cursor.connection.cursor().execute(
