@@ -72,6 +72,12 @@ OPERANDS: Final = {
     MESSAGES_REVERTED: "to",
     LABEL_SET: "at",
 }
+# What a batch that takes back or brings in is, is written at the front of its cause.
+UNDO: Final = "undo:"
+REDO: Final = "redo:"
+REVERT: Final = "revert:"
+MERGE: Final = "merge:"
+RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
 _APPLICATION_KIND = re.compile(r"app(\.[A-Za-z0-9_-]+)+\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

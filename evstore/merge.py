@@ -7,13 +7,12 @@ import attrs
 
 from evstore.diff import canonical, common_seq, value_or_absent
 from evstore.errors import Refused
-from evstore.events import VARIABLES, Body, Event, Said, Writer, set_again
+from evstore.events import MERGE, VARIABLES, Body, Event, Said, Writer, set_again
 from evstore.messages import message_of
 from evstore.sides import Found
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 
-MERGE = "merge:"
 Prefer = Literal["ours", "theirs"] | None
 
 

@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator
 
-from evstore.events import VARIABLES, Body, Said, Writer, revert_messages, set_again
+from evstore.events import (
+    REDO,
+    UNDO,
+    VARIABLES,
+    Body,
+    Said,
+    Writer,
+    revert_messages,
+    set_again,
+)
 from evstore.sqlite.found import Step
 from evstore.sqlite.read import Moment
-
-UNDO, REDO, REVERT = "undo:", "redo:", "revert:"
 
 
 def bodies(writer: Writer, present: Moment, to: int) -> Said:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from evstore import doors, merge, revert, view
 from evstore.batch import Batch
 from evstore.diff import Diff
-from evstore.errors import Busy, Conflict, NoSuchMoment, ReadOnly, Refused, SessionNotFound
+from evstore.errors import Busy, Conflict, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
     ANY,
-    LABELS,
+    RESERVED_CAUSES,
+    REVERT,
     VARIABLES,
     Body,
     Event,
@@ -21,9 +22,9 @@ from evstore.events import (
     Sentinel,
     Writer,
     from_microseconds,
-    to_microseconds,
 )
 from evstore.merge import Contested, Merge, Prefer
+from evstore.moments import When, seq_of
 from evstore.results import Events, Parent, parent_of
 from evstore.sides import Present, Side
 from evstore.sqlite.engine import Engine
@@ -33,10 +34,8 @@ from evstore.sqlite.write import Decision, Draft, Recorded
 from evstore.view import Still, View
 
 Result = TypeVar("Result")
-_RESERVED_CAUSES = ("undo:", "redo:", "revert:", "merge:")
 _RETRY_S = 0.002
 _STEP_ATTEMPTS = 8
-When = int | datetime | str  # a sequence, an aware datetime, or a label
 
 
 class Session:
@@ -125,8 +124,8 @@ class Session:
         for what, text in (("actor", actor), ("key", key), ("cause", cause)):
             if text is not None:
                 self._writer.limits.check_name(what, text)
-        if cause is not None and cause.startswith(_RESERVED_CAUSES):
-            raise Refused(f"causes that start with {', '.join(_RESERVED_CAUSES)} are reserved")
+        if cause is not None and cause.startswith(RESERVED_CAUSES):
+            raise Refused(f"causes that start with {', '.join(RESERVED_CAUSES)} are reserved")
         with self._look() as moment:
             entry = Still(self._engine, moment.life, moment.seq)
         if isinstance(expect, int) and expect != entry.seq and key is None:
@@ -246,7 +245,7 @@ class Session:
         seq, writer = self._seq(to), self._writer
         return self._append(
             lambda now: revert.bodies(writer, now, seq),
-            cause=f"{revert.REVERT}{seq}",
+            cause=f"{REVERT}{seq}",
         )
 
     def undo(self) -> Sequence[Event]:
@@ -300,7 +299,7 @@ class Session:
     def fork(self, id: str, at: When | None = None) -> "Session":
         """Return a new session that shares the past up to a moment (now) and owns its future.
 
-        Raises Taken where the id lives already, NoSuchMoment, and SessionNotFound before the birth.
+        Raises Taken where the id lives already, and SessionNotFound before the birth.
         """
         self._writer.limits.check_session_id(id)
         seq = self._seq(self.head if at is None else at)
@@ -309,26 +308,9 @@ class Session:
         life = self._engine.fork(id, self._life, seq, self._actor)
         return Session(self._engine, id, self._writer, life=life, actor=self._actor)
 
-    def _seq(self, moment: When) -> int:
-        if isinstance(moment, str):
-            return self._labelled(moment)
-        if type(moment) is int:
-            head = self.head
-            if not 0 <= moment <= head:
-                raise NoSuchMoment(self._id, moment, head)
-            return moment
-        if not isinstance(moment, datetime):
-            raise NoSuchMoment(self._id, moment, self.head)
-        time_us = to_microseconds(moment)
-        with self._look() as found:
-            return found.seq_at(time_us)
-
-    def _labelled(self, label: str) -> int:
-        with self._look() as found:
-            reference = found.newest(LABELS, label)
-            if reference is None or reference.operand is None:
-                raise NoSuchMoment(self._id, label, found.seq)
-            return reference.operand
+    def _seq(self, when: When) -> int:
+        with self._look() as moment:
+            return seq_of(moment, self._id, when)
 
     def __repr__(self) -> str:
         """Return which session this is."""

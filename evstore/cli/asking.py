@@ -13,7 +13,8 @@ import evstore
 from evstore.cli import terminal
 from evstore.errors import Refused, SessionNotFound
 from evstore.events import is_number_or_date
-from evstore.session import Session, When
+from evstore.moments import When
+from evstore.session import Session
 from evstore.store import Store
 
 _UID_DIGITS = 32

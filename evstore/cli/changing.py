@@ -13,7 +13,7 @@ from evstore.cli.asking import ACTOR, EXPECTED, FILE, JSON, METADATA, SESSION
 from evstore.cli.shown import event_line, happened
 from evstore.errors import Corrupt, Refused
 from evstore.events import Event
-from evstore.session import When
+from evstore.moments import When
 
 
 @click.command(name="set", short_help="Set a variable.")

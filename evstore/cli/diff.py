@@ -14,7 +14,8 @@ from evstore.cli import asking, terminal
 from evstore.cli.asking import FILE, JSON, SESSION
 from evstore.cli.shown import said, text_of
 from evstore.cli.terminal import harmless
-from evstore.session import Session, When
+from evstore.moments import When
+from evstore.session import Session
 from evstore.view import View
 
 NAME_COLUMNS_MAX = 24

@@ -14,7 +14,8 @@ from evstore.cli.changing import report
 from evstore.cli.shown import event_line, text_of
 from evstore.cli.terminal import Column, harmless
 from evstore.events import VARIABLE_SET, Event
-from evstore.session import Session, When
+from evstore.moments import When
+from evstore.session import Session
 
 NAME = click.argument("name", type=asking.NAME)
 STEPS = click.option(

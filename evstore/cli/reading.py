@@ -14,8 +14,9 @@ from evstore.cli import asking, terminal
 from evstore.cli.asking import AT, COUNT, FILE, JSON, METADATA, SESSION
 from evstore.cli.shown import LOG_COLUMNS, event_line, event_rows, one_line, parts, text_of
 from evstore.cli.terminal import Column
+from evstore.moments import When
 from evstore.results import Parent, SessionInfo
-from evstore.session import Session, When
+from evstore.session import Session
 from evstore.view import View
 
 MESSAGES_SHOWN = 20

@@ -1,4 +1,4 @@
-"""Checkpoints: how a state lies in the file, as compressed references into the log."""
+"""Checkpoints: how a state lies in the file, as compressed references, and which one is nearest."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,8 @@ import orjson
 
 from evstore.errors import Corrupt
 from evstore.sqlite import payload
+from evstore.sqlite.database import Cursor
+from evstore.sqlite.lives import SEQ_MAX, Life
 from evstore.state import MessageList, Outline, Reference
 
 
@@ -18,6 +20,40 @@ class Anchor(NamedTuple):
 
 
 START = Anchor(0, 0, b"")
+
+
+def newest_anchor(cursor: Cursor, life: Life, seq: int) -> Anchor:
+    """Return the newest checkpoint of a life at or before `seq`."""
+    for segment in reversed(life.until(seq)):
+        row = cursor.execute(
+            "select id & 0xffffffff, messages, ranges from checkpoint"
+            " where id between ? and ? order by id desc limit 1",
+            segment.ids,
+        ).fetchone()
+        if row is not None:
+            return Anchor(*row)
+    return START
+
+
+def anchor_of(cursor: Cursor, life: Life, seq: int, ordinal: int) -> Anchor:
+    """Return the newest checkpoint up to `seq` with at most `ordinal` messages, by bisection."""
+    for segment in reversed(life.until(seq)):
+        low, high = segment.ids
+        found = None
+        while low <= high:
+            middle = (low + high) // 2
+            row = cursor.execute(
+                "select id, messages, ranges from checkpoint"
+                " where id between ? and ? order by id limit 1",
+                (middle, high),
+            ).fetchone()
+            if row is None or row[1] > ordinal:
+                high = middle - 1
+            else:
+                found, low = Anchor(row[0] & SEQ_MAX, *row[1:]), row[0] + 1
+        if found is not None:
+            return found
+    return START
 
 
 def read_message_list(anchor: Anchor) -> MessageList:

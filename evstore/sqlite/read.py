@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from evstore.events import BODIES, KINDS, value_text
+from evstore.events import BODIES, KINDS, MERGE, value_text
 from evstore.sqlite import payload
-from evstore.sqlite.checkpoint import START, Anchor, read_message_list, read_outline
+from evstore.sqlite.checkpoint import anchor_of, newest_anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.found import Facts, Found, Step
 from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
@@ -130,7 +130,7 @@ class Moment:
         outline = Outline()
         if self._life is None:
             return outline
-        anchor = self._anchor(self.seq)
+        anchor = newest_anchor(self._cursor, self._life, self.seq)
         if anchor.seq:
             (frame,) = self._cursor.execute(
                 "select names from checkpoint where id = ?", (self._life.event_id(anchor.seq),)
@@ -205,7 +205,7 @@ class Moment:
         lists = self._database.cache("lists")
         known_seq, known = lists.get(self._life.number, (-1, None))
         if known is None or not 0 <= self.seq - known_seq <= _TAIL_EVENTS_MAX:
-            anchor = self._anchor(self.seq)
+            anchor = newest_anchor(self._cursor, self._life, self.seq)
             known_seq, known = anchor.seq, read_message_list(anchor)
         found = self._carry_on(known, known_seq)
         if self._pinned is None:
@@ -233,7 +233,8 @@ class Moment:
 
     def recorded(self, first: int, end: int) -> list[tuple[int, str | None]]:
         """Return (seq, text of the event) for the messages with ordinal first … end - 1."""
-        anchor = self._anchor_of(first)
+        assert self._life is not None
+        anchor = anchor_of(self._cursor, self._life, self.seq, first)
         rows = self._bodies(anchor.seq, first - anchor.messages, end - first)
         return [
             (
@@ -246,7 +247,7 @@ class Moment:
     def ordinal(self, seq: int) -> int:
         """Return how many messages were recorded before the one that event `seq` carries."""
         assert self._life is not None
-        anchor = self._anchor(seq - 1)
+        anchor = newest_anchor(self._cursor, self._life, seq - 1)
         segments = self._life.until(seq - 1, anchor.seq)
         return anchor.messages + sum(self._count_bodies(segment) for segment in segments)
 
@@ -283,41 +284,8 @@ class Moment:
     @property
     def anchored(self) -> int:
         """The seq of the newest checkpoint at or before this moment, or 0."""
-        return self._anchor(self.seq).seq
-
-    def _anchor(self, seq: int) -> Anchor:
-        """Return the newest checkpoint at or before `seq`."""
         assert self._life is not None
-        for segment in reversed(self._life.until(seq)):
-            row = self._cursor.execute(
-                "select id & 0xffffffff, messages, ranges from checkpoint"
-                " where id between ? and ? order by id desc limit 1",
-                segment.ids,
-            ).fetchone()
-            if row is not None:
-                return Anchor(*row)
-        return START
-
-    def _anchor_of(self, ordinal: int) -> Anchor:
-        """Return the newest checkpoint with no more than `ordinal` messages, by bisection."""
-        assert self._life is not None
-        for segment in reversed(self._life.until(self.seq)):
-            low, high = segment.ids
-            found = None
-            while low <= high:
-                middle = (low + high) // 2
-                row = self._cursor.execute(
-                    "select id, messages, ranges from checkpoint"
-                    " where id between ? and ? order by id limit 1",
-                    (middle, high),
-                ).fetchone()
-                if row is None or row[1] > ordinal:
-                    high = middle - 1
-                else:
-                    found, low = Anchor(row[0] & SEQ_MAX, *row[1:]), row[0] + 1
-            if found is not None:
-                return found
-        return START
+        return newest_anchor(self._cursor, self._life, self.seq).seq
 
     # Other moments, and the batches that lie between.
 
@@ -343,7 +311,7 @@ class Moment:
 
     def merges(self, other: Life) -> list[Step]:
         """Return the batches that merged another life here, the newest first."""
-        prefix = f"merge:{other.uid.hex()}:"
+        prefix = f"{MERGE}{other.uid.hex()}:"
         segments = self._life.until(self.seq) if self._life else ()
         return [
             Step(*row)
