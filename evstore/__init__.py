@@ -10,12 +10,13 @@ from evstore.limits import Limits
 from evstore.merge import Merge
 from evstore.messages import MessageInfo, Messages
 from evstore.registry import Unregistered, register
-from evstore.results import Parent, SessionInfo, Stats
+from evstore.results import Hit, Parent, SessionInfo, Stats
 from evstore.session import Session
 from evstore.state import VariableInfo, VariableStore
 from evstore.store import Store, open
 from evstore.variables import Variables
 from evstore.view import View
+from evstore.watch import Watch
 
 logging.getLogger("evstore").addHandler(logging.NullHandler())
 
@@ -26,6 +27,7 @@ __all__ = [
     "Batch",
     "Diff",
     "Event",
+    "Hit",
     "Limits",
     "Merge",
     "MessageInfo",
@@ -40,6 +42,7 @@ __all__ = [
     "VariableStore",
     "Variables",
     "View",
+    "Watch",
     "errors",
     "open",
     "register",

@@ -8,6 +8,7 @@ file, be compressed anew or be rekeyed with its links unchanged.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 
@@ -29,7 +30,15 @@ def field(value: bytes | None) -> bytes:
 
 def text_field(value: str | None) -> bytes:
     """Return a text in length-prefixed UTF-8."""
-    return b"\x00" if value is None else field(value.encode())
+    if value is None:
+        return b"\x00"
+    text = value.encode()
+    return _length(1, len(text)) + text
+
+
+@lru_cache(1000)
+def _kind_field(kind: str) -> bytes:
+    return text_field(kind)
 
 
 def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
@@ -39,7 +48,7 @@ def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
 
 def leaf(salt: bytes, kind: str, name: str | None, text: bytes, said: bytes) -> bytes:
     """Return the commitment to one event: without its salt it tells nothing."""
-    fields = (_LEAF, salt, text_field(kind), text_field(name), field(text), said)
+    fields = (_LEAF, salt, _kind_field(kind), text_field(name), _length(1, len(text)), text, said)
     return sha256(b"".join(fields)).digest()
 
 
@@ -58,12 +67,8 @@ def link(
     origin: bytes | None,
 ) -> bytes:
     """Return the hash that a batch carries; `leaves` are (kind, version, leaf) in order."""
-    parts = [
-        part
-        for kind, version, hashed in leaves
-        for part in (text_field(kind), _version(version), hashed)
-    ]
-    envelope = _envelope(first, len(parts) // 3, time_us)
+    parts = [_kind_field(kind) + _version(version) + hashed for kind, version, hashed in leaves]
+    envelope = _envelope(first, len(parts), time_us)
     return sha256(b"".join((_LINK, previous, uid, envelope, field(origin), *parts))).digest()
 
 

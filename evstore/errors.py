@@ -78,6 +78,17 @@ class SessionNotFound(NotFound):
         )
 
 
+class SessionExpired(SessionNotFound):
+    """The life that a handle was bound to has passed its deadline."""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"session {self.session!r} has expired: open it by its uid to read the life that is "
+            "over, restore it, or open the id again for a new one"
+        )
+
+
 @_error
 class NoSuchMoment(NotFound):
     """The moment does not exist in this session."""

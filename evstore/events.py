@@ -185,16 +185,29 @@ def value_text(text: AnyStr, operand: int | None) -> AnyStr:
 class Writer:
     """Makes bodies from what an application says, within the limits of a store handle."""
 
-    def __init__(self, limits: Limits, fallback: values.type_fallback = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        fallback: values.type_fallback = None,
+        clock: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.limits = limits
+        self.clock = clock  # µs since 1970, from which a ttl counts
         self._fallback = fallback
 
-    def set(self, family: int, name: str, value: Any, expected: int | Sentinel = ANY) -> Body:
-        """Return the body that sets a variable or a piece of metadata."""
+    def set(
+        self,
+        family: int,
+        name: str,
+        value: Any,
+        expected: int | Sentinel = ANY,
+        deadline: int | None = None,
+    ) -> Body:
+        """Return the body that sets a variable, until a deadline (µs), or a piece of metadata."""
         self.limits.check_name("name", name)
         text = values.encode(value, fallback=self._fallback)
         self._check_size(f"the value of {name[:40]!r}", text, self.limits.value_bytes_max)
-        return Body(SETS[family], name, b'{"value":%b}' % text, None, expected=expected)
+        return Body(SETS[family], name, _set_text(text, deadline), deadline, expected=expected)
 
     def label(self, name: str, at: int) -> Body:
         """Return the body that gives a name to a moment; raises BadName and TooLarge."""
@@ -249,10 +262,24 @@ class Writer:
         self._check_size("the message", text, self.limits.message_bytes_max)
         return text
 
+    def check_said(self, actor: str | None, key: str | None, cause: str | None) -> None:
+        """Raise BadName, TooLarge or Refused for what cannot be said of a batch."""
+        for what, text in (("actor", actor), ("key", key), ("cause", cause)):
+            if text is not None:
+                self.limits.check_name(what, text)
+        if cause is not None and cause.startswith(RESERVED_CAUSES):
+            raise Refused(f"causes that start with {', '.join(RESERVED_CAUSES)} are reserved")
+
     @staticmethod
     def _check_size(what: str, text: bytes, size_bytes_max: int) -> None:
         if len(text) > size_bytes_max:
             raise TooLarge(what, len(text), size_bytes_max)
+
+
+def _set_text(value: bytes, deadline: int | None) -> bytes:
+    if deadline is None:
+        return b'{"value":%b}' % value
+    return b'{"value":%b,"expires_at":%d}' % (value, deadline)
 
 
 def _reason(reason: str | None) -> bytes:
@@ -269,8 +296,7 @@ def is_number_or_date(name: str) -> bool:
 
 def set_again(name: str, value: str, deadline: int | None) -> Body:
     """Return the body that sets a variable to a value that was recorded before."""
-    end = b"" if deadline is None else b',"expires_at":%d' % deadline
-    return Body(VARIABLE_SET, name, b'{"value":%b%b}' % (value.encode(), end), deadline)
+    return Body(VARIABLE_SET, name, _set_text(value.encode(), deadline), deadline)
 
 
 def revert_messages(to: int) -> Body:

@@ -68,6 +68,22 @@ class SessionInfo:
     parent: Parent | None
     messages: int
     variables: int
+    expires_at: datetime | None
+
+
+@attrs.frozen
+class Hit:
+    """A message that a search found: where it stands in its session, and the words around it.
+
+    `seq` is the event that carries it, `index` its place in the list of messages; in the snippet
+    the words that match stand in brackets. The greater the `score`, the better.
+    """
+
+    session: str | None
+    seq: int
+    index: int
+    snippet: str
+    score: float
 
 
 @attrs.frozen

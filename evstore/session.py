@@ -1,19 +1,18 @@
 """Sessions: one agent conversation, its log and its present."""
 
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from evstore import doors, merge, revert, view
+from evstore.attempts import Result, attempt
 from evstore.batch import Batch
+from evstore.deadlines import Ttl
 from evstore.diff import Diff
-from evstore.errors import Busy, Conflict, ReadOnly, Refused, SessionNotFound
+from evstore.errors import Conflict, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
     ANY,
-    RESERVED_CAUSES,
     REVERT,
     VARIABLES,
     Body,
@@ -22,6 +21,7 @@ from evstore.events import (
     Sentinel,
     Writer,
     from_microseconds,
+    to_microseconds,
 )
 from evstore.merge import Contested, Merge, Prefer
 from evstore.moments import When, seq_of
@@ -32,9 +32,8 @@ from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 from evstore.sqlite.write import Decision, Draft, Recorded
 from evstore.view import Still, View
+from evstore.watch import Watch, of_session
 
-Result = TypeVar("Result")
-_RETRY_S = 0.002
 _STEP_ATTEMPTS = 8
 
 
@@ -59,6 +58,7 @@ class Session:
         ended: bool = False,
         actor: str | None = None,
         birth: Sequence[Body] = (),
+        ttl: Ttl | None = None,
     ) -> None:
         self._engine = engine
         self._id = session_id
@@ -67,6 +67,7 @@ class Session:
         self._ended = ended
         self._actor = actor
         self._birth = birth
+        self._ttl = ttl
 
     # Who it is.
 
@@ -100,6 +101,14 @@ class Session:
             return from_microseconds(moment.tip.time_us) if moment.life else None
 
     @property
+    def expires_at(self) -> datetime | None:
+        """When it will have expired, if it has a deadline; reading it may move that."""
+        with self._look() as moment:
+            life = moment.life
+        lease = self._engine.lease(life) if life else None
+        return from_microseconds(lease.expires_us) if lease else None
+
+    @property
     def parent(self) -> Parent | None:
         """Where it was forked from, if it was."""
         with self._look() as moment:
@@ -121,13 +130,9 @@ class Session:
         one at entry; ANY for whatever it is. A `key` seen before in this session returns the events
         recorded then. Raises Conflict.
         """
-        for what, text in (("actor", actor), ("key", key), ("cause", cause)):
-            if text is not None:
-                self._writer.limits.check_name(what, text)
-        if cause is not None and cause.startswith(RESERVED_CAUSES):
-            raise Refused(f"causes that start with {', '.join(RESERVED_CAUSES)} are reserved")
+        self._writer.check_said(actor, key, cause)
         with self._look() as moment:
-            entry = Still(self._engine, moment.life, moment.seq)
+            entry = Still(self._engine, moment.life, moment.seq, moment.now_us)
         if isinstance(expect, int) and expect != entry.seq and key is None:
             raise Conflict(self._id, expect, entry.seq)
         said_by = actor if actor is not None else self._actor
@@ -143,17 +148,12 @@ class Session:
 
         The function may run several times and must do nothing but write to its batch.
         """
-        for attempt in range(1, attempts + 1):
-            try:
-                with self.batch() as batch:
-                    result = function(batch)
-            except (Conflict, Busy):
-                if attempt == attempts:
-                    raise
-                time.sleep(random.uniform(0, _RETRY_S * 2**attempt))  # noqa: S311 - jitter
-            else:
-                return result
-        raise Refused("attempts has to be 1 or more")
+
+        def act() -> Result:
+            with self.batch() as batch:
+                return function(batch)
+
+        return attempt(act, attempts)
 
     def record(self, kind: str, data: Any = None) -> Sequence[Event]:
         """Record an event of the application's own, of a kind like `app.order.placed`."""
@@ -169,10 +169,13 @@ class Session:
     def at(self, moment: When) -> View:
         """Return the session at a sequence (0 is before its birth), a datetime, or a label.
 
-        Raises NoSuchMoment for what is not there, and Refused for a naive datetime.
+        Variables are absent there whose deadlines had passed by then. Raises NoSuchMoment for what
+        is not there, and Refused for a naive datetime.
         """
-        seq = self._seq(moment)
-        with self._engine.past(self._life, seq) as found:
+        seq, now_us = self._seq(moment), None
+        if isinstance(moment, datetime):
+            now_us = min(to_microseconds(moment), self._engine.clock())
+        with self._engine.past(self._life, seq, now_us) as found:
             return View(self._engine, self._life, found)
 
     def events(
@@ -202,6 +205,17 @@ class Session:
             reverse=reverse,
             limit=limit,
         )
+
+    def watch(self, after: int | Event | None = None) -> Watch:
+        """Return an iterator of the events from now on, or after a seq or an event; it waits.
+
+        It waits for the birth, and after an end as well, since the life may be restored. Of a fork
+        born meanwhile it shows the shared past for `after=0` only. Raises Refused.
+        """
+        position = self._engine.position()
+        with self._look() as moment:
+            life, head = moment.life, moment.seq
+        return of_session(self._engine, self._id, life, head, after, position)
 
     def history(self, name: str) -> Iterator[Event]:
         """Yield all events about a variable, the newest first, deletions included."""
@@ -260,16 +274,13 @@ class Session:
         return self._step(revert.redo)
 
     def _step(self, decide: Callable[[Writer, Moment], tuple[Said, str]]) -> Sequence[Event]:
-        for attempt in range(1, _STEP_ATTEMPTS + 1):
+        def act() -> Sequence[Event]:
             with self._look() as moment:
                 said, cause = decide(self._writer, moment)
                 head = moment.seq
-            try:
-                return self._append(said, cause=cause, expect=head)
-            except Conflict:
-                if attempt == _STEP_ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+            return self._append(said, cause=cause, expect=head)
+
+        return attempt(act, _STEP_ATTEMPTS)
 
     def merge(self, other: "Session | View", prefer: Prefer = None) -> Merge:
         """Bring in what another branch of the same past changed, as one batch.
@@ -305,8 +316,19 @@ class Session:
         seq = self._seq(self.head if at is None else at)
         if self._life is None:
             raise SessionNotFound(self._id)
-        life = self._engine.fork(id, self._life, seq, self._actor)
-        return Session(self._engine, id, self._writer, life=life, actor=self._actor)
+        life = self._engine.fork(id, self._life, seq, self._actor, self._ttl)
+        return Session(self._engine, id, self._writer, life=life, actor=self._actor, ttl=self._ttl)
+
+    def touch(self) -> None:
+        """Renew the deadline of the session now, or give it the one this handle was opened with.
+
+        Raises SessionExpired and SessionNotFound; a session without a deadline stays without one.
+        """
+        with self._look() as moment:
+            life = moment.life
+        if life is None:
+            raise SessionNotFound(self._id)
+        self._engine.touch(life, self._ttl)
 
     def _seq(self, when: When) -> int:
         with self._look() as moment:
@@ -330,7 +352,7 @@ class Session:
     def still(self) -> Side:
         """Return a side that stays where the session is now."""
         with self._look() as moment:
-            return Still(self._engine, moment.life, moment.seq)
+            return Still(self._engine, moment.life, moment.seq, moment.now_us)
 
     def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
         """Append what is said, as one batch."""
@@ -355,7 +377,8 @@ class Session:
         if self._ended:
             raise ReadOnly(f"session {self._id!r}, whose life has ended,")
         draft = self._engine.draft(self._id, self._life, said, actor)
-        draft.expect, draft.cause, draft.key, draft.birth = expect, cause, key, self._birth
+        draft.expect, draft.cause, draft.key = expect, cause, key
+        draft.birth, draft.ttl = self._birth, self._ttl
         return draft
 
     def _settle(self, recorded: Recorded) -> Sequence[Event]:

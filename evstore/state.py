@@ -56,6 +56,13 @@ def step(before: Reference | None, seq: int, kind: str, operand: int | None) -> 
     return Reference(seq, created, operand)
 
 
+def is_there(family: int, reference: Reference | None, now_us: int) -> bool:
+    """Tell whether a name has a value at a time: it was set, and its deadline is still to come."""
+    if reference is None or reference.created is None:
+        return False
+    return family != VARIABLES or reference.operand is None or reference.operand > now_us
+
+
 class Past(Protocol):
     """What applying an event may ask about the log before it."""
 

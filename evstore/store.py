@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from evstore import listings
+from evstore.deadlines import Ttl, lease
 from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
 from evstore.events import (
     METADATA,
@@ -16,21 +18,23 @@ from evstore.events import (
     SESSION_RESTORED,
     Event,
     Writer,
-    from_microseconds,
     mark,
     to_microseconds,
 )
 from evstore.limits import Limits
-from evstore.results import SessionInfo, Stats, parent_of
+from evstore.listings import Order, Scalar
+from evstore.moments import When
+from evstore.results import Hit, SessionInfo, Stats
 from evstore.session import Session
 from evstore.sqlite.database import MEMORY, Durability
 from evstore.sqlite.engine import Engine
+from evstore.sqlite.listing import Place
 from evstore.sqlite.lives import Life
-from evstore.sqlite.log import Listed
 from evstore.transaction import Transaction
+from evstore.view import Still
+from evstore.watch import Watch, of_store
 
 _SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
-_PAGE_SESSIONS = 100
 _UID_DIGITS = 32
 
 
@@ -41,6 +45,7 @@ def open(
     read_only: bool = False,
     create: bool = True,
     limits: Limits = Limits(),
+    ttl: Ttl | None = None,
     actor: str | None = None,
     clock: Callable[[], datetime] | None = None,
     fallback: Callable[[Any], Any] | None = None,
@@ -48,9 +53,10 @@ def open(
     """Open a store: a path, `sqlite:path`, or `:memory:`.
 
     `durability="full"`: what a call has returned survives a power cut; `"normal"`: it survives a
-    crash of the process, and a power cut may take the newest suffix. `actor` is who writes unless
-    said otherwise, `clock` returns an aware datetime, and `fallback` turns a value that cannot be
-    stored into one that can.
+    crash of the process, and a power cut may take the newest suffix. `ttl` is how long sessions
+    live that are born here: seconds or a timedelta slide with every use, an aware datetime stays.
+    `actor` is who writes unless said otherwise, `clock` returns an aware datetime, and `fallback`
+    turns a value that cannot be stored into one that can.
 
     Raises Unavailable, Unsupported, NotAStore, FromTheFuture and Corrupt.
     """
@@ -58,15 +64,17 @@ def open(
         raise Refused(f"durability {durability!r} is unknown: give 'full' or 'normal'")
     if actor is not None:
         limits.check_name("actor", actor)
+    now = None if clock is None else lambda: to_microseconds(clock())
     engine = Engine(
         _path(target),
         durability=durability,
         read_only=read_only,
         create=create,
         limits=limits,
-        clock=None if clock is None else lambda: to_microseconds(clock()),
+        clock=now,
+        ttl=ttl,
     )
-    return Store(engine, Writer(limits, fallback), actor)
+    return Store(engine, Writer(limits, fallback, engine.clock), actor)
 
 
 def _path(target: str | os.PathLike[str]) -> str:
@@ -98,31 +106,35 @@ class Store:
         *,
         uid: str | None = None,
         create: bool = True,
+        ttl: Ttl | None = None,
         metadata: Mapping[str, Any] | None = None,
         actor: str | None = None,
     ) -> Session:
         """Return a handle on a session; nothing is written before its first event.
 
         Without an id it gets a new one, a UUIDv7. With `create=False` it has to live, or it is
-        SessionNotFound. `uid` opens any life, an ended one for reading only. `metadata` is recorded
-        with its birth, and ignored later.
+        SessionNotFound. `uid` opens any life, an ended one for reading only. `ttl` is how long it
+        lives, told at the next write or `touch`: seconds or a timedelta from its last use on, or an
+        aware datetime. `metadata` is recorded with its birth, and ignored later.
         """
         if actor is not None:
             self._writer.limits.check_name("actor", actor)
+        if ttl is not None:
+            lease(ttl, self._engine.clock())
         if uid is not None:
-            return self._by_uid(uid, actor)
+            return self._by_uid(uid, actor, ttl)
         session_id = _uuid7() if id is None else id
         self._writer.limits.check_session_id(session_id)
         if not create and self._engine.find(session_id) is None:
             raise SessionNotFound(session_id)
         birth = [self._writer.set(METADATA, *item) for item in (metadata or {}).items()]
-        return self._handle(session_id, actor, birth=birth)
+        return self._handle(session_id, actor, birth=birth, ttl=ttl)
 
-    def _by_uid(self, uid: str, actor: str | None) -> Session:
+    def _by_uid(self, uid: str, actor: str | None, ttl: Ttl | None) -> Session:
         life, ended = self._engine.find_uid(_uid(uid))
         if life is None:
             raise SessionNotFound(uid)
-        return self._handle(life.shown, actor, life=life, ended=ended)
+        return self._handle(life.shown, actor, life=life, ended=ended, ttl=ttl)
 
     def _handle(self, session_id: str, actor: str | None, **more: Any) -> Session:
         said_by = self._actor if actor is None else actor
@@ -132,30 +144,32 @@ class Store:
         self,
         prefix: str = "",
         *,
+        where: Mapping[str, Scalar] | None = None,
+        order: Order = "id",
         after: SessionInfo | None = None,
         limit: int | None = None,
         deleted: bool = False,
     ) -> Iterator[SessionInfo]:
-        """Yield the living sessions (or the ended lives) whose id has a prefix, in order of id.
+        """Yield the living sessions (or the lives that are over) whose id has a prefix.
 
-        They are read in pages, so a listing holds nothing; `after` is the last one seen before.
+        They have all the metadata that `where` gives: texts, numbers, truth values and None, as
+        they are stored, so 1 is neither True nor 1.0 nor "1". `order` is that of their ids, or
+        "updated": the one that changed last comes first, as things stand when the listing begins.
+        `after` is the last one seen before, and `limit` how many to yield at most.
+
+        Details are read in pages, and what is no longer wanted by then is passed over; ahead of
+        them a listing holds 8 bytes for each session. Raises Refused for another order or value,
+        and SessionNotFound where `after` is of another store.
         """
-        left = limit if prefix.isascii() or _is_text(prefix) else 0
-        key = None if after is None else self._listed_key(after)
-        while left is None or left > 0:
-            count = _PAGE_SESSIONS if left is None else min(left, _PAGE_SESSIONS)
-            page = self._engine.sessions(prefix, key, count, ended=deleted)
-            yield from map(_info, page)
-            if len(page) < count:
-                return
-            key = (page[-1].life.id or "", page[-1].life.number)
-            left = None if left is None else left - count
+        asked = listings.wanted(prefix, where, order, over=deleted)
+        place = None if after is None else self._place(after)
+        return iter(()) if asked is None else listings.listing(self._engine, asked, place, limit)
 
-    def _listed_key(self, after: SessionInfo) -> tuple[str, int]:
-        life, _ = self._engine.find_uid(_uid(after.uid))
+    def _place(self, seen: SessionInfo) -> Place:
+        life, _ = self._engine.find_uid(_uid(seen.uid))
         if life is None:
-            raise SessionNotFound(after.uid)
-        return after.id or "", life.number
+            raise SessionNotFound(seen.uid)
+        return Place(seen.id or "", life.number, to_microseconds(seen.updated_at))
 
     def __contains__(self, id: object) -> bool:
         """Tell whether a session with this id lives."""
@@ -195,12 +209,66 @@ class Store:
         (recorded,) = self._engine.append([draft])
         return recorded.events()[0]
 
+    def sweep(self) -> int:
+        """Record the expiry of every session whose deadline has passed; return how many.
+
+        Nothing needs it: such a session is absent from its deadline on. It puts that on record.
+        """
+        return self._engine.sweep(self._actor)
+
     def transaction(self) -> Transaction:
         """Return a transaction: batches of several sessions that are recorded all or none.
 
         `with store.transaction() as both:` and in it `both.batch(session)` for each session.
         """
         return Transaction(self._engine)
+
+    def watch(self, after: int | Event | None = None) -> Watch:
+        """Return an iterator of all events from now on, in commit order, which waits for more.
+
+        `after` is a position, for all batches after it (0 for the whole log), or an event of this
+        store, to go on right after it. Raises Refused for what is not there.
+        """
+        return of_store(self._engine, after)
+
+    def search(
+        self,
+        text: str,
+        *,
+        session: str | Session | None = None,
+        at: When | None = None,
+        limit: int = 20,
+    ) -> list[Hit]:
+        """Return up to `limit` messages that hold all words of a text, the best first.
+
+        A session (or its id) is searched as it is now, or was at a moment; without one, all living
+        sessions, where each message is found once: in the session that recorded it or, where that
+        shows it no more, in the first fork that does. Words with only signs in between, and "words
+        in quotes", stand one after the other; a `*` at the end of a word stands for any ending.
+
+        Raises SessionNotFound, NoSuchMoment, and Refused for more than 64 words.
+        """
+        if type(text) is not str:
+            raise Refused(f"{type(text).__name__} cannot be searched for: give text")
+        if session is None:
+            if at is not None:
+                raise Refused(f"at={at!r} is a moment of one session: give session= as well")
+            return self._hits(text, None, 0, limit)
+        handle = session
+        if not isinstance(handle, Session):
+            handle = self.session(handle, create=False)
+        still = handle.still() if at is None else handle.at(at).place
+        assert isinstance(still, Still)  # A session has no other side that stays.
+        if still.engine.identity != self._engine.identity:
+            raise Refused("only a session of this store can be searched: ask its own store")
+        return [] if still.life is None else self._hits(text, still.life, still.seq, limit)
+
+    def _hits(self, text: str, life: Life | None, seq: int, limit: int) -> list[Hit]:
+        found = self._engine.search(text, life, seq, limit)
+        return [
+            Hit(match.life.id, match.seq, match.index, match.snippet, match.score)
+            for match in found
+        ]
 
     # The file.
 
@@ -251,25 +319,6 @@ class Store:
     def engine(self) -> Engine:
         """The engine below, for `evstore.replay` and `evstore.transfer`."""
         return self._engine
-
-
-def _info(listed: Listed) -> SessionInfo:
-    life, tip, messages, variables = listed
-    return SessionInfo(
-        id=life.id,
-        uid=life.uid.hex(),
-        head=tip.head,
-        created_at=from_microseconds(life.created_us),
-        updated_at=from_microseconds(tip.time_us),
-        parent=parent_of(life),
-        messages=messages,
-        variables=variables,
-    )
-
-
-def _is_text(prefix: str) -> bool:
-    """Tell whether UTF-8 can hold it: a lone surrogate begins no id."""
-    return prefix == prefix.encode(errors="ignore").decode()
 
 
 def _uid(uid: str) -> bytes:

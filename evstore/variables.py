@@ -13,7 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Self, overload
 
 from evstore import values
-from evstore.events import ANY, ERASED, Event, Said, Sentinel
+from evstore.deadlines import Ttl, lease
+from evstore.errors import Refused
+from evstore.events import ANY, ERASED, VARIABLES, Event, Said, Sentinel
 from evstore.sides import Found, Present, Side, shown_time
 from evstore.state import VariableInfo
 
@@ -121,13 +123,21 @@ class Variables(MutableMapping[str, Any]):
         """Set a variable: one event."""
         self.set(name, value)
 
-    def set(self, name: str, value: Any, *, expect: int | Sentinel = ANY) -> Sequence[Event]:
+    def set(
+        self, name: str, value: Any, *, expect: int | Sentinel = ANY, ttl: Ttl | None = None
+    ) -> Sequence[Event]:
         """Set a variable and return the recorded events.
 
         `expect` is the seq of the event that last set it, or ABSENT; otherwise it is a Conflict.
-        Raises NotStorable, TooLarge, TooMany and BadName.
+        From its deadline on it is absent: `ttl` seconds or a timedelta from now, or an aware
+        datetime. Raises NotStorable, TooLarge, TooMany, BadName, and Refused for a bad ttl.
         """
-        return self._side.say([self._side.writer.set(self._family, name, value, expect)])
+        writer, deadline = self._side.writer, None
+        if ttl is not None and self._family != VARIABLES:
+            raise Refused("metadata has no deadline: give one to the session, or to a variable")
+        if ttl is not None:
+            deadline = lease(ttl, writer.clock()).expires_us
+        return self._side.say([writer.set(self._family, name, value, expect, deadline)])
 
     def __delitem__(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""

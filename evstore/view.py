@@ -51,11 +51,15 @@ def events(
 
 @attrs.frozen
 class Still:
-    """A side that stays at one seq of a life: it looks there, and cannot be told anything."""
+    """A side that stays at one seq of a life: it looks there, and cannot be told anything.
+
+    Variables are absent there from their deadlines on: at `now_us`, or at the time of that seq.
+    """
 
     engine: Engine
     life: Life | None
     seq: int
+    now_us: int | None = None
 
     @property
     def writer(self) -> Writer:
@@ -64,7 +68,7 @@ class Still:
 
     def look(self) -> AbstractContextManager[Moment]:
         """Look at the moment."""
-        return self.engine.past(self.life, self.seq)
+        return self.engine.past(self.life, self.seq, self.now_us)
 
     def still(self) -> "Still":
         """Return itself: it does not move."""
@@ -121,7 +125,7 @@ class View:
 
     def __init__(self, engine: Engine, life: Life | None, moment: Moment) -> None:
         # Of the shared past of a fork, `moment.life` is the ancestor that recorded it.
-        self._still = Still(engine, life, moment.seq)
+        self._still = Still(engine, life, moment.seq, moment.now_us)
         self._time_us = moment.time_us
         self._names = {family: moment.variables(family) for family in (VARIABLES, METADATA)}
         self._frozen = _Frozen(self._still, self._names)

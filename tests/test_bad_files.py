@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def everything(path: Path) -> object:
     """All that can be read from a store."""
     with evstore.open(path, read_only=True) as store:
-        return presents(store), store.engine.changes(0, 10_000)
+        return presents(store), store.search("hello"), store.engine.changes(0, 10_000)
 
 
 # What is no store at all.
@@ -135,6 +135,7 @@ def test_a_newer_format_is_from_the_future(path):
         ("drop trigger event_frozen", "event_frozen"),
         ("drop index batch_key", "batch_key"),
         ("drop view messages", "messages"),
+        ("drop table search", "search"),
         ("alter table follower add column extra text", "follower"),
         ("create table extra(text)", "extra"),
         ("create view extra as select 1", "extra"),

@@ -14,7 +14,7 @@ from tests.crash.inspection import FILE, POWER, PROCESS, inspect, recorded, susp
 from tests.crash.workloads import WORKLOADS
 
 POWER_CUTS = 3  # images of power cuts after every operation
-IMAGES_MIN = 300  # of each recording: sixteen recordings make at least 5,000
+IMAGES_MIN = 300  # of each recording: twenty recordings make at least 5,000
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])

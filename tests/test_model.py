@@ -24,7 +24,7 @@ import evstore
 from evstore import replay
 from evstore.errors import Closed, EvstoreError
 from evstore.events import ABSENT, ANY
-from evstore.sqlite import database, insert
+from evstore.sqlite import insert, sharing
 from evstore.state import fold
 from tests.event_schemas import check_events
 from tests.model import Handle, Life, ModelBatch, ModelStore
@@ -132,15 +132,15 @@ def outcome(take: Callable[[], Any]) -> str:
 
 def open_store(path: Path, *, stranger: bool = False, **options: Any) -> evstore.Store:
     """Open a store; a stranger shares nothing in memory with the others, like another process."""
-    known = dict(database._open)
+    known = dict(sharing._open)
     if stranger:
-        database._open.clear()
+        sharing._open.clear()
     try:
         return evstore.open(path, durability="normal", **options)
     finally:
         if stranger:
-            database._open.clear()
-            database._open.update(known)
+            sharing._open.clear()
+            sharing._open.update(known)
 
 
 class Interruption(Exception):

@@ -328,6 +328,7 @@ def test_what_a_listing_tells(store: evstore.Store):
         parent=None,
         messages=2,
         variables=2,
+        expires_at=None,
     )
     assert ("t", 7, child.parent, 1, 3) == (
         second.id,

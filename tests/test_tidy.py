@@ -31,6 +31,7 @@ MAY_EXECUTE = ("evstore/sqlite/", "tools/", "tests/")
 MAY_CHANGE_ROWS = (
     "evstore/sqlite/insert.py",
     "evstore/sqlite/maintain.py",
+    "evstore/sqlite/search.py",
     "tools/",
     "tests/",
 )

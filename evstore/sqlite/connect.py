@@ -1,4 +1,4 @@
-"""Connections: each is hardened before its first statement, and creation survives a power cut."""
+"""Connections: each is hardened before its first statement; creation survives a power cut."""
 
 import sys
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def open_reader(path: str, wait_ms: int, *, immutable: bool) -> schema.Cursor:
 
 
 def open_writer(path: str, keep_waiting: Callable[[int], bool]) -> schema.Cursor:
-    """Return a cursor that writes, creating the format in a blank file."""
+    """Return a cursor that writes, creating the format in a blank file, or upgrading an old one."""
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=checksum_vfs())
     try:
         connection.set_busy_handler(keep_waiting)
@@ -77,10 +77,12 @@ def _make_ready(connection: apsw.Connection, cursor: schema.Cursor, path: str) -
         cursor.execute("pragma fullfsync=on; pragma checkpoint_fullfsync=on").fetchall()
     if schema.is_blank(cursor):
         _create(connection, cursor, path)
-    schema.check(cursor, path)
+    file_version = schema.file_version(cursor, path)
     if checksum_vfs() == "" and connection.reserve_bytes("main", -1) == CHECKSUM_BYTES:
         capability = "page checksums, without which a write would damage the file"
         raise Unsupported("this build of apsw", f"{capability}: install apsw from PyPI")
+    if file_version < schema.version():
+        _change(connection, cursor, schema.upgrade)
     if cursor.execute("pragma journal_mode=wal").get != "wal":
         raise Unavailable(path, "its folder does not allow write-ahead logging")
     cursor.execute(f"pragma journal_size_limit={WAL_BYTES_MAX}").fetchall()
@@ -90,16 +92,26 @@ def _make_ready(connection: apsw.Connection, cursor: schema.Cursor, path: str) -
 def _create(connection: apsw.Connection, cursor: schema.Cursor, path: str) -> None:
     if checksum_vfs():
         connection.reserve_bytes("main", CHECKSUM_BYTES)
+    _change(connection, cursor, _fill)
+    sync_folder(path)
+
+
+def _fill(cursor: schema.Cursor) -> None:
+    if schema.is_blank(cursor):  # Nobody else was faster.
+        schema.create(cursor)
+
+
+def _change(
+    connection: apsw.Connection, cursor: schema.Cursor, step: Callable[[schema.Cursor], None]
+) -> None:
     cursor.execute("begin immediate")
     try:
-        if schema.is_blank(cursor):  # Nobody else was faster.
-            schema.create(cursor)
+        step(cursor)
         cursor.execute("commit")
     except BaseException:
         if connection.in_transaction:  # Some errors have already ended it.
             cursor.execute("rollback")
         raise
-    sync_folder(path)
 
 
 def _hardened(connection: apsw.Connection) -> schema.Cursor:

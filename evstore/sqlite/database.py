@@ -1,34 +1,30 @@
-"""One file in this process: its writing connection, its readers, and the lock between them.
-
-Nothing else opens a store file. SQLite's locks belong to the process, and opening and closing the
-file by any other means would drop them, so all handles of a file share one `Database`.
-"""
+"""One file in this process: its writing connection, its readers, and the lock between them."""
 
 import os
 import random
 import threading
 import time
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 
-from evstore.errors import Busy, Closed, NotAStore, ReadOnly, Unavailable
+from evstore.errors import Busy, Closed, ReadOnly, Unavailable
 from evstore.sqlite import schema
 from evstore.sqlite.connect import open_memory, open_reader, open_writer
 from evstore.sqlite.failures import is_fatal, translate
-from evstore.sqlite.files import check_place, create_private
+from evstore.sqlite.group import Group
+from evstore.sqlite.poller import Poller
 
 Cursor = schema.Cursor
 Columns = schema.Columns
-Durability = Literal["full", "normal"]
+Durability = schema.Durability
+Result = TypeVar("Result")
 MEMORY = ":memory:"
 WAIT_S = 30.0  # one deadline for everything a write may wait for
 STILL_S = 1.0  # how long a process fork waits for what is under way
 _READERS_KEPT = 8
-_HEADER_BYTES = 100  # of every SQLite file
 
 
 class Database:
@@ -36,8 +32,9 @@ class Database:
 
     def __init__(self, path: str, *, writable: bool) -> None:
         self.path = path
-        self.position = 0  # of the newest batch that the caches below have seen
-        self.caches: dict[str, dict[Any, Any]] = {}
+        self._caches: dict[str, dict[Any, Any]] = {}
+        self._currents: dict[str, dict[Any, Any]] = {}
+        self._version = -1  # of the file, as of the newest commit of this process
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._readers: set[Cursor] = set()
@@ -47,7 +44,9 @@ class Database:
         self._writer: Cursor | None = None
         self._synchronous = ""
         self._deadline = 0.0
-        self._users = 0
+        self.poller = Poller(self.snapshot)
+        self._group = Group(self.begin, self.finish, self.give_up, self.forget)
+        self.users = 0  # handles, counted by who opens and closes them
         self._closed: str | None = None
         self._failed: str | None = None
         self._immutable = False
@@ -61,7 +60,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[Cursor]:
         """Yield a cursor whose statements all see the same moment; for short reads."""
-        cursor = self._hold_writer() if self.path == MEMORY else self._take_reader()
+        cursor = self._hold_writer(WAIT_S) if self.path == MEMORY else self._take_reader()
         try:
             cursor.execute("begin")
             yield cursor
@@ -76,33 +75,61 @@ class Database:
                 self._give_back(cursor)
 
     @contextmanager
-    def writing(self, durability: Durability) -> Iterator[Cursor]:
-        """Yield the writing cursor inside one transaction; it commits unless the block raises."""
-        cursor = self._hold_writer()
+    def writing(
+        self, durability: Durability | Callable[[], Durability], wait_s: float | None = None
+    ) -> Iterator[Cursor]:
+        """Yield the writing cursor inside one transaction; it commits unless the block raises.
+
+        A function that says the durability is asked once the lock is held. Raises Busy where others
+        hold that for longer than `wait_s`, by default `WAIT_S`.
+        """
+        cursor = self.begin(durability, WAIT_S if wait_s is None else wait_s)
         try:
-            self._set_synchronous(cursor, durability)
-            cursor.execute("begin immediate")
             yield cursor
-            cursor.execute("commit")
-        except apsw.Error as error:
-            self._abandon(cursor, error)
-            raise translate(error, self.path, WAIT_S) from error
-        except BaseException as error:
-            self._abandon(cursor, error)
-            raise
-        finally:
-            self._lock.release()
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self.give_up(cursor, error)
+        self.finish(cursor)
+
+    def commit(self, work: Callable[[Cursor], Result], durability: Durability) -> Result:
+        """Do some work in a transaction that callers at the same time share; return its result.
+
+        Work that raises takes its own changes back and nobody else's. It may be done more than
+        once, and by another thread. Raises Busy, Unavailable, and what the work raises.
+        """
+        self.check()
+        result: Result = self._group.commit(work, durability, WAIT_S)
+        return result
+
+    def forget(self) -> None:
+        """Drop what was cached of changes that are taken back."""
+        for cache in (*self._caches.values(), *self._currents.values()):
+            cache.clear()
 
     def flush(self) -> None:
         """Make every commit so far survive a power cut: a full commit carries the others along."""
         with self.writing("full") as cursor:
             # Writing the same number dirties a page, and so makes a commit that is synced.
-            cursor.execute(f"pragma user_version={schema.version()}")
+            version = cursor.execute("pragma user_version").get
+            cursor.execute(f"pragma user_version={version}")
 
     def cache(self, name: str, entries_max: int = 10_000) -> dict[Any, Any]:
         """Return a cache that is dropped whenever a transaction is abandoned, and when full."""
-        cache = self.caches.setdefault(name, {})
-        if len(cache) > entries_max:
+        cache = self._caches.get(name)
+        if cache is None:
+            cache = self._caches[name] = {}
+        elif len(cache) > entries_max:
+            cache.clear()
+        return cache
+
+    def current(self, name: str, entries_max: int = 10_000) -> dict[Any, Any]:
+        """Return a cache of what writers changed last: dropped also when another process wrote.
+
+        It tells the truth inside a write transaction alone.
+        """
+        cache = self._currents.get(name)
+        if cache is None:
+            cache = self._currents[name] = {}
+        elif len(cache) > entries_max:
             cache.clear()
         return cache
 
@@ -110,7 +137,7 @@ class Database:
 
     def make_writable(self) -> None:
         """Open the writing connection, creating the format in a blank file."""
-        self._hold()
+        self._hold(WAIT_S)
         try:
             if self._writer is None:
                 memory = self.path == MEMORY
@@ -122,17 +149,17 @@ class Database:
         finally:
             self._lock.release()
 
-    def acquire(self) -> None:
-        """Count one more handle."""
-        self._users += 1
-
-    def release(self) -> None:
-        """Count one handle less; the last one leaves a single file behind."""
-        with _opening:  # so that nobody finds it open while it closes
-            self._users -= 1
-            if self._users == 0 and self._closed is None:
-                _forget(self)
-                self._close("the store is closed")
+    def close(self) -> None:
+        """Give up all connections; the last process to do so leaves a single file behind."""
+        if self._closed is not None:  # In a forked child nobody releases the lock.
+            return
+        with self._lock:
+            self._closed = "the store is closed"
+            self.forget()
+            self._close_idle()
+            if self._writer is not None:  # It comes last: it folds the WAL into the file.
+                self._writer.connection.close()
+            self._writer = None
 
     def hold_still(self) -> None:
         """Wait until nothing is under way, because a forked child would inherit it half done."""
@@ -162,6 +189,7 @@ class Database:
         only where nothing was under way; it touches neither the log nor the parent's locks.
         """
         self._closed = "this handle belongs to the parent process"
+        self.poller = Poller(self.snapshot)  # Threads of the parent may hold the lock of the old.
         still = [self._lock, self._connecting] == self._locks_held and self._readers == {
             *self._resting
         }
@@ -176,14 +204,12 @@ class Database:
         """Whether another handle may share this object."""
         return self._closed is None and self._failed is None
 
-    def _close(self, reason: str) -> None:
-        with self._lock:
-            self._closed = reason
-            self.caches.clear()
-            self._close_idle()
-            if self._writer is not None:  # It comes last: it folds the WAL into the file.
-                self._writer.connection.close()
-            self._writer = None
+    def check(self) -> None:
+        """Raise Closed or Unavailable where it is not usable any more."""
+        if self._failed is not None:
+            raise Unavailable(self.path, self._failed)
+        if self._closed is not None:
+            raise Closed(self._closed)
 
     def _idle_reader(self) -> Cursor | None:
         with suppress(IndexError):  # Another thread may take the last one at any moment.
@@ -198,26 +224,20 @@ class Database:
         self._readers.discard(cursor)
         cursor.connection.close()
 
-    def _check(self) -> None:
-        if self._failed is not None:
-            raise Unavailable(self.path, self._failed)
-        if self._closed is not None:
-            raise Closed(self._closed)
-
-    def _hold(self) -> None:
+    def _hold(self, wait_s: float) -> None:
         """Take the lock, within the deadline that the wait for other processes shares."""
         # A lock that a thread of the parent held at a process fork is never released: look first.
-        self._check()
+        self.check()
         started = time.monotonic()
-        if not self._lock.acquire(timeout=WAIT_S):
-            raise Busy(round(1000 * WAIT_S))
-        self._deadline = started + WAIT_S
+        if not self._lock.acquire(blocking=False) and not self._lock.acquire(timeout=wait_s):
+            raise Busy(round(1000 * wait_s))
+        self._deadline = started + wait_s
 
-    def _hold_writer(self) -> Cursor:
+    def _hold_writer(self, wait_s: float) -> Cursor:
         """Take the lock and return the writing cursor; whoever gets it releases the lock."""
-        self._hold()
+        self._hold(wait_s)
         try:
-            self._check()
+            self.check()
             if self._writer is None:
                 raise ReadOnly(self.path)
         except BaseException:
@@ -226,13 +246,12 @@ class Database:
         return self._writer
 
     def _take_reader(self) -> Cursor:
-        self._check()
+        self.check()
         return self._idle_reader() or self._connect_reader()
 
     def _abandon(self, cursor: Cursor, error: BaseException) -> None:
         """Roll back; where the outcome of a commit is unknown, close every handle of the file."""
-        self.caches.clear()
-        self.position = 0
+        self.forget()
         with suppress(apsw.Error):
             if cursor.connection.in_transaction:
                 cursor.execute("rollback")
@@ -243,6 +262,39 @@ class Database:
                 # What the log holds is for the next opening to find out: leave it as it is.
                 cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 cursor.connection.close(force=True)
+
+    def begin(self, durability: Durability | Callable[[], Durability], wait_s: float) -> Cursor:
+        """Take the lock and begin a write transaction; `finish` or `give_up` has to follow."""
+        cursor = self._hold_writer(wait_s)
+        try:
+            self._set_synchronous(cursor, durability() if callable(durability) else durability)
+            cursor.execute("begin immediate")
+            if cursor.connection.data_version("main") != self._version:
+                for cache in self._currents.values():
+                    cache.clear()
+        except apsw.BusyError as error:  # Nothing has changed.
+            self._lock.release()
+            raise translate(error, self.path, wait_s) from error
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self.give_up(cursor, error)
+        return cursor
+
+    def finish(self, cursor: Cursor) -> None:
+        """Commit and release the lock; raises Unavailable where the disk fails."""
+        try:
+            cursor.execute("commit")
+            self._version = cursor.connection.data_version("main")
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self.give_up(cursor, error)
+        self._lock.release()
+
+    def give_up(self, cursor: Cursor, error: BaseException) -> NoReturn:
+        """Roll back, release the lock, and raise the error, SQLite's translated."""
+        self._abandon(cursor, error)
+        self._lock.release()
+        if isinstance(error, apsw.Error):
+            raise translate(error, self.path, WAIT_S) from error
+        raise error
 
     def _set_synchronous(self, cursor: Cursor, durability: Durability) -> None:
         if self._synchronous != durability:
@@ -296,97 +348,3 @@ class Database:
                 self._close_idle()
         elif cursor in self._readers:
             self._close_reader(cursor)
-
-
-_open: dict[tuple[int, int], Database] = {}
-_memory: "weakref.WeakSet[Database]" = weakref.WeakSet()
-_opening = threading.Lock()
-_forking: list[int] = []  # the thread that forks this process while all files are still
-_inherited: dict[tuple[int, int], Database] = {}  # what was under way when this child was forked
-
-
-def _forget(closing: Database) -> None:
-    for identity, database in list(_open.items()):
-        if database is closing:
-            del _open[identity]
-
-
-def open_database(path: str, *, read_only: bool, create: bool) -> Database:
-    """Return the database of a path, shared with all other handles of this process.
-
-    Raises Unavailable, Unsupported, NotAStore, FromTheFuture and Corrupt.
-    """
-    if path == MEMORY:
-        database = Database(MEMORY, writable=True)
-        database.acquire()
-        _memory.add(database)
-        return database
-    path = os.path.realpath(path)
-    with _opening:
-        check_place(path)
-        if not os.path.exists(path):
-            if read_only or not create:
-                raise Unavailable(path, "there is no such file: check the path, or create it")
-            create_private(path)
-        size_bytes = os.path.getsize(path)
-        if size_bytes == 0 and (read_only or not create):
-            raise NotAStore(path)
-        # SQLite would take a file without a whole header for a blank one. Only a creation that was
-        # cut short leaves such a file, and its journal to take it back.
-        if 0 < size_bytes < _HEADER_BYTES and not os.path.exists(f"{path}-journal"):
-            raise NotAStore(path)
-        found = os.stat(path)
-        if found.st_nlink > 1:
-            reason = f"it has {found.st_nlink} hard links, and each would get a log of its own"
-            raise Unavailable(path, reason)
-        identity = (found.st_dev, found.st_ino)
-        if identity in _inherited:
-            reason = "this process was forked while the store was in use: fork first, or use spawn"
-            raise Unavailable(path, reason)
-        known = _open.get(identity)
-        if known is None or not known.usable:
-            database = _open[identity] = Database(path, writable=not read_only)
-        else:
-            database = known
-            if not read_only:
-                database.make_writable()
-        database.acquire()
-        return database
-
-
-def _before_fork() -> None:
-    if _opening.acquire(timeout=STILL_S):
-        _forking.append(threading.get_ident())
-        for database in _open.values():
-            database.hold_still()
-
-
-def _after_fork_in_parent() -> None:
-    if threading.get_ident() in _forking:
-        for database in _open.values():
-            database.move_on()
-        _forking.clear()
-        _opening.release()
-
-
-def _after_fork_in_child() -> None:
-    global _opening  # noqa: PLW0603 - a thread of the parent may hold it for ever
-    _opening = threading.Lock()
-    still = threading.get_ident() in _forking
-    _forking.clear()
-    _inherited.update(
-        (identity, database)
-        for identity, database in _open.items()
-        if not (database.cross_fork() and still)
-    )
-    for database in _memory:
-        database.cross_fork()
-    _open.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )

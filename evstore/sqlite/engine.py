@@ -6,14 +6,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from evstore.chain import Batch
-from evstore.errors import Closed, ReadOnly, SessionNotFound
+from evstore.deadlines import Lease, Ttl
+from evstore.errors import Closed, ReadOnly, SessionExpired, SessionNotFound
 from evstore.events import Event, Said
 from evstore.limits import Limits
-from evstore.sqlite import adopt, lives, log, maintain, verify, write
-from evstore.sqlite.database import Database, Durability, open_database
+from evstore.sqlite import (
+    adopt,
+    leases,
+    listing,
+    lives,
+    log,
+    maintain,
+    search,
+    verify,
+    wording,
+    write,
+)
+from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.listing import Listed, Place, Wanted
 from evstore.sqlite.lives import Life, Tip
-from evstore.sqlite.log import Counts, Filter, Listed
+from evstore.sqlite.log import Counts, Filter
+from evstore.sqlite.poller import newest_position
 from evstore.sqlite.read import Moment
+from evstore.sqlite.search import Match
+from evstore.sqlite.sharing import open_database, release
 from evstore.sqlite.verify import Finding
 from evstore.sqlite.write import Decision, Draft, Recorded
 
@@ -34,12 +50,14 @@ class Engine:
         create: bool,
         limits: Limits,
         clock: Callable[[], int] | None,
+        ttl: Ttl | None,
     ) -> None:
         self._shared = open_database(path, read_only=read_only, create=create)
         self._durability = durability
         self._read_only = read_only
         self._limits = limits
-        self._clock = clock or _microseconds
+        self.clock = clock or _microseconds
+        self._ttl = ttl
         self._closed = False
         _log.debug("opened %s, durability %s", self.path, durability)
 
@@ -64,14 +82,19 @@ class Engine:
             _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
         return recorded
 
-    def fork(self, session_id: str, origin: Life, at: int, actor: str | None) -> Life:
+    def fork(
+        self, session_id: str, origin: Life, at: int, actor: str | None, ttl: Ttl | None
+    ) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
-        return write.fork(self._database, self.draft(session_id, None, (), actor), origin, at)
+        draft = self.draft(session_id, None, (), actor)
+        draft.ttl = ttl
+        return write.fork(self._database, draft, origin, at)
 
     def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
         """Append batches recorded elsewhere as they are; return how many batches and events."""
         if self._read_only:
             raise ReadOnly(self.path)
+        self.sweep(None)  # so that an id whose session has expired is free
         return adopt.adopt(self._database, batches, self._durability)
 
     def draft(
@@ -80,9 +103,19 @@ class Engine:
         """Return a draft within the limits of this handle; raises ReadOnly and Closed."""
         if self._read_only:
             raise ReadOnly(self.path)
-        draft = Draft(session_id, life, say, self._limits, self._durability, self._clock)
-        draft.actor = actor
+        draft = Draft(session_id, life, say, self._limits, self._durability, self.clock, actor)
+        draft.birth_ttl = self._ttl
         return draft
+
+    def touch(self, life: Life, ttl: Ttl | None) -> None:
+        """Renew the lease of a session, or give it one."""
+        if self._read_only:
+            raise ReadOnly(self.path)
+        leases.touch(self._database, life, ttl, self.clock(), self._durability)
+
+    def sweep(self, actor: str | None) -> int:
+        """Record the expiry of every session whose deadline has passed; return how many."""
+        return leases.sweep(self._database, self.draft("", None, (), actor))
 
     def flush(self) -> None:
         """Make all that was committed survive a power cut."""
@@ -98,31 +131,55 @@ class Engine:
         """Yield one session at one moment, all from one snapshot.
 
         Without a life it is the one that now has the id, or the unborn one. A life that has ended
-        is SessionNotFound; use `past` for it.
+        is SessionNotFound, or SessionExpired; use `past` for it. A lease that slides is renewed
+        now and then.
         """
+        now_us = self.clock()
         with self._database.snapshot() as cursor:
-            if life is None:
-                life = lives.living(self._database, cursor, session_id)
-            elif lives.has_ended(cursor, life):
-                raise SessionNotFound(session_id)
-            yield Moment(self._database, cursor, life, seq)
+            life, lease = self._living(cursor, session_id, life, now_us)
+            yield Moment(self._database, cursor, life, seq, now_us)
+        if life is not None and lease is not None and lease.is_due(now_us) and not self._read_only:
+            leases.renew_if_free(self._database, life, now_us)
+
+    def _living(
+        self, cursor: Cursor, session_id: str, life: Life | None, now_us: int
+    ) -> tuple[Life | None, Lease | None]:
+        found = life or lives.holder(self._database, cursor, session_id)
+        if found is None:
+            return None, None
+        now = lives.standing(cursor, found)
+        if not now.is_over(now_us):
+            return found, now.lease
+        if life is None:
+            return None, None
+        raise (SessionExpired if now.has_expired(now_us) else SessionNotFound)(session_id)
 
     @contextmanager
-    def past(self, life: Life | None, seq: int | None) -> Iterator[Moment]:
-        """Yield a life at one moment, whether it has ended or not."""
+    def past(
+        self, life: Life | None, seq: int | None, now_us: int | None = None
+    ) -> Iterator[Moment]:
+        """Yield a life at one moment, whether it has ended or not.
+
+        Variables are absent from their deadlines on: at `now_us`, or at the time of that moment.
+        """
         with self._database.snapshot() as cursor:
-            yield Moment(self._database, cursor, life, seq)
+            yield Moment(self._database, cursor, life, seq, now_us)
 
     def find(self, session_id: str) -> Life | None:
         """Return the life that now has this id."""
         with self._database.snapshot() as cursor:
-            return lives.living(self._database, cursor, session_id)
+            return self._living(cursor, session_id, None, self.clock())[0]
 
     def find_uid(self, uid: bytes) -> tuple[Life | None, bool]:
         """Return the life with this uid, and whether it has ended."""
         with self._database.snapshot() as cursor:
             life = lives.by_uid(self._database, cursor, uid)
-            return life, life is not None and lives.has_ended(cursor, life)
+            return life, life is not None and lives.standing(cursor, life).is_over(self.clock())
+
+    def lease(self, life: Life) -> Lease | None:
+        """Return the lease of a life, if it has one."""
+        with self._database.snapshot() as cursor:
+            return lives.standing(cursor, life).lease
 
     def tip(self, life: Life) -> Tip:
         """Return the newest end of a life's log."""
@@ -159,12 +216,17 @@ class Engine:
         """The same number for all handles of a file in this process."""
         return id(self._shared)
 
-    def sessions(
-        self, prefix: str, after: tuple[str, int] | None, limit: int, *, ended: bool
-    ) -> list[Listed]:
-        """Return a page of lives in order of id."""
+    def session_numbers(
+        self, wanted: Wanted, after: Place | None, limit: int
+    ) -> tuple[Sequence[int], Place | None]:
+        """Return sessions in the order wanted, by id up to `limit`, and where to go on, or None."""
         with self._database.snapshot() as cursor:
-            return log.session_page(self._database, cursor, prefix, after, limit, ended=ended)
+            return listing.numbers(self._database, cursor, wanted, after, limit, self.clock())
+
+    def session_details(self, wanted: Wanted, page: Sequence[int]) -> list[Listed]:
+        """Return what is told of a page of sessions, without those no longer wanted."""
+        with self._database.snapshot() as cursor:
+            return listing.details(self._database, cursor, wanted, page, self.clock())
 
     def changes(self, after: int, limit: int = log.PAGE_EVENTS) -> list[Batch]:
         """Return a page of batches in commit order, with all that the chain covers."""
@@ -180,7 +242,60 @@ class Engine:
     def position(self) -> int:
         """Return the position of the newest batch, or 0."""
         with self._database.snapshot() as cursor:
-            return log.newest_position(cursor)
+            return newest_position(cursor)
+
+    # Following.
+
+    def committed(
+        self, position: int, seq: int, limit: int = log.PAGE_EVENTS
+    ) -> tuple[list[Event], int]:
+        """Return a page of the store's events after `seq` of a batch, and the newest position."""
+        with self._database.snapshot() as cursor:
+            page = log.committed(self._database, cursor, position, seq, limit)
+            return page, newest_position(cursor)
+
+    def newest_events(self, limit: int) -> list[Event]:
+        """Return the newest events of the store, the oldest of them first."""
+        with self._database.snapshot() as cursor:
+            return log.newest_events(self._database, cursor, limit)
+
+    def continued(
+        self, life: Life, seq: int, limit: int = log.PAGE_EVENTS
+    ) -> tuple[list[Event], int]:
+        """Return a page of a life's events after `seq`, and the newest position of the store."""
+        with self._database.snapshot() as cursor:
+            wanted, until = Filter(), lives.SEQ_MAX
+            page = log.event_page(
+                self._database, cursor, life, seq, until, wanted, reverse=False, limit=limit
+            )
+            return page, newest_position(cursor)
+
+    def first_batch(self, session_id: str, position: int) -> tuple[tuple[Life, int] | None, int]:
+        """Return the first life and seq that an id has after a position, and the newest one."""
+        with self._database.snapshot() as cursor:
+            found = log.first_batch(self._database, cursor, session_id, position)
+            return found, newest_position(cursor)
+
+    def wait(self, position: int, timeout_s: float | None, is_over: Callable[[], bool]) -> None:
+        """Wait until the store is beyond a position, it `is_over` or closed, or time has passed."""
+        self._database.poller.wait(position, timeout_s, lambda: self._closed or is_over())
+
+    def wake(self) -> None:
+        """Let all who wait look again whether it is over for them."""
+        self._shared.poller.wake()
+
+    def check(self) -> None:
+        """Raise Closed or Unavailable where the store cannot be used any more."""
+        self._database.check()
+
+    def search(self, text: str, life: Life | None, seq: int, limit: int) -> list[Match]:
+        """Return the best matches in a life at `seq`, or without one in all living sessions."""
+        database, query = self._database, wording.expression(text)
+        if not query or limit < 1:
+            return []
+        if not self._read_only:
+            search.catch_up(database)
+        return search.search(database, query, life, seq, limit, self.clock())
 
     # Care.
 
@@ -211,7 +326,8 @@ class Engine:
         """Give the file up; the last handle leaves a single file behind."""
         if not self._closed:
             self._closed = True
-            self._shared.release()
+            self.wake()
+            release(self._shared)
             _log.debug("closed %s", self.path)
 
 

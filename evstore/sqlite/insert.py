@@ -6,6 +6,7 @@ from typing import NamedTuple
 import attrs
 
 from evstore.chain import ZERO, Birth
+from evstore.deadlines import Lease
 from evstore.errors import Conflict, Taken
 from evstore.events import (
     ABSENT,
@@ -22,11 +23,16 @@ from evstore.events import (
 from evstore.sqlite import payload
 from evstore.sqlite.checkpoint import write_outline
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.lives import SEQ_BITS, Life, Tip, by_uid, living, tip
+from evstore.sqlite.lives import SEQ_BITS, Life, Standing, Tip, by_uid, holder, standing, tip
 from evstore.sqlite.read import Moment
-from evstore.state import Outline, Reference, step
+from evstore.state import Outline, Reference, is_there, step
 
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage
+_TURNS = ENDINGS | {SESSION_RESTORED}
+_INSERT_EVENT = (
+    "insert into event(id, kind, version, name, base, operand, encoding, size, position, salt,"
+    " data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 INLINE_BYTES_MAX = payload.ZSTD_FROM_BYTES - 1
 
 
@@ -69,16 +75,6 @@ class Named(NamedTuple):
     body: Body
 
     @property
-    def was_there(self) -> bool:
-        """Whether the name had a value before the batch."""
-        return self.before is not None and self.before.created is not None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the name has a value after the batch."""
-        return self.now.created is not None
-
-    @property
     def value(self) -> bytes | None:
         """The text of the value, where there is one."""
         if self.body.kind not in (VARIABLE_SET, METADATA_SET):
@@ -94,10 +90,10 @@ class Layout:
     named: dict[tuple[int, str], Named] = attrs.field(factory=dict)
     kinds: list[str] = attrs.field(factory=list)
 
-    def growth(self, family: int) -> int:
-        """Return how many more names of a family are there after the batch."""
+    def growth(self, family: int, now_us: int) -> int:
+        """Return how many more names of a family are there after the batch, at its time."""
         return sum(
-            named.is_there - named.was_there
+            is_there(family, named.now, now_us) - is_there(family, named.before, now_us)
             for (known, _), named in self.named.items()
             if known == family
         )
@@ -113,27 +109,28 @@ def lay_out(
 ) -> Layout:
     """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
     layout = Layout()
+    numbers = database.cache("kind_numbers")
     for seq, (body, encoding, data, salt, _) in enumerate(prepared, first):
         base = None
         family = FAMILY.get(body.kind)
         if family is not None and body.name is not None:
             known = layout.named.get((family, body.name))
             before = known.now if known else moment.newest(family, body.name)
-            _check_expected(moment, body, before)
+            _check_expected(moment, family, body, before)
             base = before.seq if before else None
             now = step(before, seq, body.kind, body.operand)
             started = known.before if known else before
             layout.named[family, body.name] = Named(started, now, body)
         layout.kinds.append(body.kind)
-        number = kind_number(database, cursor, body.kind)
+        number = numbers.get(body.kind) or kind_number(database, cursor, body.kind)
         said = (seq, number, body.version, body.name, base, body.operand)
         layout.rows.append((*said, encoding, len(body.text), position, salt, data))
     return layout
 
 
-def _check_expected(moment: Moment, body: Body, before: Reference | None) -> None:
+def _check_expected(moment: Moment, family: int, body: Body, before: Reference | None) -> None:
     if body.expected is not ANY:
-        actual = before.seq if before and before.created is not None else ABSENT
+        actual = before.seq if before and is_there(family, before, moment.now_us) else ABSENT
         if actual != body.expected:
             session = moment.life.shown if moment.life else "not born yet"
             raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
@@ -143,40 +140,44 @@ def insert(database: Database, cursor: Cursor, life: Life, row: BatchRow, layout
     """Insert a batch and its events, and bring all that is derived from them up to date."""
     cursor.execute("insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     start = life.number << SEQ_BITS
-    cursor.executemany(
-        "insert into event(id, kind, version, name, base, operand, encoding, size, position, salt,"
-        " data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(start + event[0], *event[1:]) for event in layout.rows],
-    )
+    cursor.executemany(_INSERT_EVENT, [(start + event[0], *event[1:]) for event in layout.rows])
     for (family, name), named in layout.named.items():
         put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
-    for kind in layout.kinds:
-        _follow_life(database, cursor, life, kind)
+    if not _TURNS.isdisjoint(layout.kinds):
+        for kind in layout.kinds:
+            _follow_life(database, cursor, life, kind)
     if layout.rows:
         insert_checkpoint(database, cursor, life, row.last)
-    database.cache("tips")[life.number] = Tip(row.last, row.time_us, row.link)
-    database.position = row.position
+    database.current("tips")[life.number] = Tip(row.last, row.time_us, row.link)
+    database.current("newest")[0] = Newest(row.position, row.time_us)
 
 
 def newest(database: Database, cursor: Cursor) -> Newest:
-    """Return the newest batch; what was cached before somebody else wrote is dropped."""
-    row = cursor.execute(
-        "select position, time from batch order by position desc limit 1"
-    ).fetchone()
-    found = Newest(*row) if row else Newest(0, 0)
-    if found.position != database.position:
-        database.cache("tips").clear()
-        database.cache("checkpoints").clear()
-        database.position = found.position
-    return found
+    """Return the newest batch."""
+    known: dict[int, Newest] = database.current("newest")
+    if 0 not in known:
+        row = cursor.execute(
+            "select position, time from batch order by position desc limit 1"
+        ).fetchone()
+        known[0] = Newest(*row) if row else Newest(0, 0)
+    return known[0]
 
 
 def cached_tip(database: Database, cursor: Cursor, life: Life) -> Tip:
-    """Return the newest end of a life's log; valid after `newest` in the same transaction."""
-    tips: dict[int, Tip] = database.cache("tips")
+    """Return the newest end of a life's log, inside a write transaction."""
+    tips: dict[int, Tip] = database.current("tips")
     if life.number not in tips:
         tips[life.number] = tip(cursor, life)
     return tips[life.number]
+
+
+def cached_standing(database: Database, cursor: Cursor, life: Life) -> Standing:
+    """Return how a life stands, inside a write transaction."""
+    standings: dict[int, Standing] = database.current("standings")
+    found = standings.get(life.number)
+    if found is None:
+        found = standings[life.number] = standing(cursor, life)
+    return found
 
 
 def kind_number(database: Database, cursor: Cursor, kind: str) -> int:
@@ -195,7 +196,7 @@ def insert_session(
     database: Database, cursor: Cursor, birth: Birth, parent: Life | None, position: int
 ) -> Life:
     """Insert a birth record and return the life; raises Taken where its id lives already."""
-    if birth.id is not None and living(database, cursor, birth.id) is not None:
+    if birth.id is not None and holder(database, cursor, birth.id) is not None:
         raise Taken(birth.id)
     number = parent.number if parent else None
     cursor.execute(
@@ -244,7 +245,7 @@ def copy_metadata(database: Database, cursor: Cursor, life: Life) -> None:
 
 def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:
     """Write the state at `seq` down, if the last time is long enough ago."""
-    due = database.cache("checkpoints")
+    due = database.current("checkpoints")
     if life.number not in due:
         due[life.number] = Moment(database, cursor, life, seq).anchored + CHECKPOINT_EVENTS
     if seq < due[life.number]:
@@ -278,18 +279,26 @@ def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> N
     """Note that a life is over, or lives again, so that its id is free, or taken."""
     if kind in ENDINGS:
         ended = kind_number(database, cursor, kind)
+        cursor.execute("delete from lease where session = ?", (life.number,))
     elif kind != SESSION_RESTORED:
         return
-    elif living(database, cursor, life.shown) is not None:
+    elif holder(database, cursor, life.shown) is not None:
         raise Taken(life.shown)
     else:
         ended = None
-    set_ended(cursor, life.number, ended)
+    set_ended(database, cursor, life, ended)
 
 
-def set_ended(cursor: Cursor, number: int, kind: int | None) -> None:
+def set_ended(database: Database, cursor: Cursor, life: Life, kind: int | None) -> None:
     """Write down by which kind of event a life is over, if it is."""
-    cursor.execute("update session set ended = ? where number = ?", (kind, number))
+    cursor.execute("update session set ended = ? where number = ?", (kind, life.number))
+    database.current("standings").pop(life.number, None)
+
+
+def put_lease(database: Database, cursor: Cursor, life: Life, lease: Lease) -> None:
+    """Write down how long a session lives."""
+    cursor.execute("insert or replace into lease values(?, ?, ?)", (life.number, *lease))
+    database.current("standings").pop(life.number, None)
 
 
 def tip_at(cursor: Cursor, life: Life, seq: int) -> Tip:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import attrs
 
 from evstore.chain import ZERO
+from evstore.deadlines import Lease
 from evstore.errors import Corrupt
+from evstore.events import KINDS, SESSION_EXPIRED
 from evstore.sqlite.database import Columns, Cursor, Database
 
 SEQ_BITS = 32
@@ -82,12 +84,13 @@ class Tip(NamedTuple):
     link: bytes
 
 
+_EXPIRED = KINDS.index(SESSION_EXPIRED) + 1
 UNBORN = Tip(0, 0, ZERO)
 _SELECT = "select number, uid, id, created, parent, coalesce(fork, 0), position from session where "
 
 
-def living(database: Database, cursor: Cursor, session_id: str) -> Life | None:
-    """Return the life that now has this id, if any."""
+def holder(database: Database, cursor: Cursor, session_id: str) -> Life | None:
+    """Return the life that has this id, if any; its deadline may have passed."""
     row = cursor.execute(_SELECT + "id = ? and ended is null", (session_id,)).fetchone()
     return row and _life(database, cursor, row)
 
@@ -118,11 +121,32 @@ def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
     return lives[number]
 
 
-def has_ended(cursor: Cursor, life: Life) -> bool:
-    """Tell whether a life is over: deleted, expired or erased."""
-    return bool(
-        cursor.execute("select ended is not null from session where number = ?", (life.number,)).get
-    )
+class Standing(NamedTuple):
+    """How a life stands: by which kind of event it ended, if it did, and its lease, if any."""
+
+    ended: int | None
+    lease: Lease | None
+
+    def has_expired(self, now_us: int) -> bool:
+        """Tell whether its deadline has passed, be it recorded or not."""
+        if self.ended is not None:
+            return self.ended == _EXPIRED
+        return self.lease is not None and self.lease.expires_us <= now_us
+
+    def is_over(self, now_us: int) -> bool:
+        """Tell whether the life is over: deleted, erased, or past its deadline."""
+        return self.ended is not None or self.has_expired(now_us)
+
+
+def standing(cursor: Cursor, life: Life) -> Standing:
+    """Return how a life stands."""
+    # Two subqueries cost a sixth of what a left join does.
+    ended, expires_us, ttl_us = cursor.execute(
+        "select ended, (select expires from lease where session = number),"
+        " (select ttl from lease where session = number) from session where number = ?",
+        (life.number,),
+    ).fetchone()
+    return Standing(ended, None if expires_us is None else Lease(expires_us, ttl_us))
 
 
 def tip(cursor: Cursor, life: Life) -> Tip:

@@ -1,23 +1,28 @@
-"""The log as it was recorded: events in pages, batches in commit order, sessions in order of id."""
+"""The log as it was recorded: events in pages, and batches in commit order."""
 
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import attrs
 
 from evstore.chain import Batch, Birth, Entry
-from evstore.events import VARIABLES, Event
+from evstore.events import KINDS, SESSION_EXPIRED, Event
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.lives import SEQ_BITS, Life, Tip, by_number, tip
-from evstore.sqlite.read import Moment
+from evstore.sqlite.lives import SEQ_BITS, Life, by_number, tip
 from evstore.sqlite.rows import Row, kind_name, text_of
 
 PAGE_EVENTS = 256
-_SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000  # no characters of their own
-_EVENT = (
+_EXPIRED = KINDS.index(SESSION_EXPIRED) + 1
+_COLUMNS = (
     "select event.id, encoding, delta, size, data, event.position, batch.time, kind, name, actor,"
-    " cause from event join batch on batch.position = event.position"
+    " cause from "
+)
+_EVENT = _COLUMNS + "event join batch on batch.position = event.position"
+# All sessions in commit order, begun in the middle of a batch if need be.
+_COMMITTED = (
+    _COLUMNS + "batch cross join event on event.id between"
+    f" (session << {SEQ_BITS}) + iif(batch.position = :position, max(first, :seq + 1), first)"
+    f" and (session << {SEQ_BITS}) + last where batch.position >= :position"
 )
 
 
@@ -110,13 +115,51 @@ def batch_events(database: Database, cursor: Cursor, life: Life, position: int) 
     )
 
 
-# Batches in commit order, with all that the chain covers.
+# All sessions in commit order.
 
 
-def newest_position(cursor: Cursor) -> int:
-    """Return the position of the newest batch, or 0."""
-    position: int = cursor.execute("select coalesce(max(position), 0) from batch").get
-    return position
+def committed(
+    database: Database, cursor: Cursor, position: int, seq: int, limit: int
+) -> list[Event]:
+    """Return up to `limit` events of the store after event `seq` of the batch at `position`."""
+    query = _COMMITTED + " order by batch.position, event.id limit :limit"
+    return _committed(database, cursor, query, position, seq, limit)
+
+
+def newest_events(database: Database, cursor: Cursor, limit: int) -> list[Event]:
+    """Return the newest `limit` events of the store, the oldest of them first."""
+    query = _COMMITTED + " order by batch.position desc, event.id desc limit :limit"
+    return _committed(database, cursor, query, 0, 0, limit)[::-1]
+
+
+def _committed(
+    database: Database, cursor: Cursor, query: str, position: int, seq: int, limit: int
+) -> list[Event]:
+    bounds = {"position": position, "seq": seq, "limit": limit}
+    return [
+        _event(database, cursor, by_number(database, cursor, row[0] >> SEQ_BITS), row)
+        for row in cursor.execute(query, bounds).fetchall()
+    ]
+
+
+def first_batch(
+    database: Database, cursor: Cursor, session_id: str, position: int
+) -> tuple[Life, int] | None:
+    """Return the life of the first batch after a position whose session has this id, and its first.
+
+    A batch that only records that a life has expired is passed over: that life was over before.
+    """
+    row = cursor.execute(
+        "select session, first from batch cross join session on number = session"
+        " where batch.position > ? and id = ? and not exists (select 1 from event"
+        f" where event.id = (session << {SEQ_BITS}) + first and kind = {_EXPIRED})"
+        " order by batch.position limit 1",
+        (position, session_id),
+    ).fetchone()
+    return row and (by_number(database, cursor, row[0]), row[1])
+
+
+# Batches, with all that the chain covers.
 
 
 def batches(
@@ -191,53 +234,7 @@ def birth_of(cursor: Cursor, life: Life) -> Birth:
     return Birth(life.uid, session_id, life.created_us, parent_uid, fork, salt, leaf)
 
 
-# Sessions.
-
-
-class Listed(NamedTuple):
-    """What a listing tells about one life."""
-
-    life: Life
-    tip: Tip
-    messages: int
-    variables: int
-
-
-def session_page(
-    database: Database,
-    cursor: Cursor,
-    prefix: str,
-    after: tuple[str, int] | None,
-    limit: int,
-    *,
-    ended: bool,
-) -> list[Listed]:
-    """Return up to `limit` lives in order of (id, number), after the (id, number) given."""
-    state = "ended is not null" if ended else "ended is null"
-    rows = cursor.execute(
-        f"select number from session where {state} and (id, number) > (?, ?) and id < ?"
-        " order by id, number limit ?",
-        (*(after or (prefix, 0)), _after_prefix(prefix), limit),
-    ).fetchall()
-    return [listed(database, cursor, by_number(database, cursor, number)) for (number,) in rows]
-
-
-def _after_prefix(prefix: str) -> str | bytes:
-    """Return the first text after all that begin with a prefix; a blob follows every text."""
-    for index in range(len(prefix) - 1, -1, -1):
-        following = ord(prefix[index]) + 1
-        if following <= sys.maxunicode:
-            return prefix[:index] + chr(
-                _AFTER_SURROGATES if following == _SURROGATES else following
-            )
-    return b""
-
-
-def listed(database: Database, cursor: Cursor, life: Life) -> Listed:
-    """Return what a listing tells about a life."""
-    moment = Moment(database, cursor, life)
-    variables = len(moment.references(VARIABLES))
-    return Listed(life, tip(cursor, life), len(moment.message_list()), variables)
+# How much there is.
 
 
 class Counts(NamedTuple):

@@ -9,6 +9,7 @@ from evstore.events import (
     SETS,
     value_text,
 )
+from evstore.sqlite import search
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
     checkpoint_distance,
@@ -28,16 +29,22 @@ Occurrence = tuple[int, int, str, str | None, int | None]
 
 
 def rebuild(database: Database, durability: Durability) -> None:
-    """Drop the present and the checkpoints, and make them anew, parents before their forks."""
+    """Drop the present and the checkpoints, and make them anew, parents before their forks.
+
+    An index of words that was there is made anew as well, after that and in steps of its own.
+    """
     with database.writing(durability) as cursor:
-        database.caches.clear()
+        database.forget()
         cursor.execute("delete from variable")
         cursor.execute("delete from checkpoint")
         for number in session_numbers(cursor):
             life = by_number(database, cursor, number)
             outline = replay(database, cursor, life)
             _project(database, cursor, life, outline)
-        database.caches.clear()
+        had_index = search.clear(cursor)
+        database.forget()
+    if had_index:
+        search.catch_up(database)
 
 
 def session_numbers(cursor: Cursor) -> list[int]:
@@ -74,7 +81,7 @@ def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
             ended = None
     if batch and outline.seq - written >= checkpoint_distance(outline):
         put_checkpoint(cursor, life.number, outline)
-    set_ended(cursor, life.number, ended)
+    set_ended(database, cursor, life, ended)
     return outline
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from evstore.events import BODIES, KINDS, MERGE, value_text
+from evstore.events import BODIES, KINDS, MERGE, VARIABLES, value_text
 from evstore.sqlite import payload
 from evstore.sqlite.checkpoint import anchor_of, newest_anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.found import Facts, Found, Step
 from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
 from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
-from evstore.state import MessageList, Outline, Range, Reference
+from evstore.state import MessageList, Outline, Range, Reference, is_there
 
 _BODY_NUMBERS = tuple(KINDS.index(kind) + 1 for kind in sorted(BODIES))
 _BODY = f"kind in {_BODY_NUMBERS}"
@@ -21,10 +21,19 @@ _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many ev
 
 
 class Moment:
-    """One session at one moment: `seq`, or now without it; without a life, the unborn session."""
+    """One session at one moment: `seq`, or its newest without it; without a life, unborn.
+
+    A variable is absent from its deadline on, by the clock that says `now_us`, or without it by
+    the time of the newest event that this moment sees.
+    """
 
     def __init__(
-        self, database: Database, cursor: Cursor, life: Life | None, seq: int | None = None
+        self,
+        database: Database,
+        cursor: Cursor,
+        life: Life | None,
+        seq: int | None = None,
+        now_us: int | None = None,
     ) -> None:
         self._database = database
         self._cursor = cursor
@@ -32,11 +41,19 @@ class Moment:
         self._life = life if life is None or seq is None else life.recorder(seq)
         self._pinned = seq
         self._head: int | None = seq
+        self._now_us = now_us
 
     @property
     def time_us(self) -> int | None:
         """The time of its newest event, or None where there is none yet."""
         return self.facts(self.seq).time_us if self.seq else None
+
+    @property
+    def now_us(self) -> int:
+        """The time by which deadlines have passed or not."""
+        if self._now_us is None:
+            self._now_us = self.time_us or 0
+        return self._now_us
 
     @property
     def life(self) -> Life | None:
@@ -66,12 +83,12 @@ class Moment:
         if row is None:
             reference = self._shared(family).get(name)
         elif self._pinned is None or row[0] <= self._pinned:
-            if row[3] is not None:
+            if row[3] is not None and row[2] is None:
                 return Found(*row)
             reference = Reference(*row[:3])
         else:
             reference = self._state.names[family].get(name)
-        if reference is None or reference.created is None:
+        if reference is None or not self._is_there(family, reference):
             return None
         return self._found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
 
@@ -98,10 +115,11 @@ class Moment:
         if self._life is None:
             return {}
         if self._pinned is not None:
-            return self._state.living(family)
-        own = self._own(family)
-        names = own if self._life.parent is None else {**self._shared(family), **own}
-        return {name: names[name] for name in sorted(names) if names[name].created is not None}
+            names = self._state.names[family]
+        else:
+            own = self._own(family)
+            names = own if self._life.parent is None else {**self._shared(family), **own}
+        return {name: names[name] for name in sorted(names) if self._is_there(family, names[name])}
 
     def count(self, family: int) -> int:
         """Return how many names of a family are there."""
@@ -109,10 +127,16 @@ class Moment:
             return len(self.references(family))
         count: int = self._cursor.execute(
             "select count(*) from variable"
-            " where session = ? and family = ? and created is not null",
-            (self._life.number, family),
+            " where session = ? and family = ? and created is not null"
+            f" and (family <> {VARIABLES} or operand is null or operand > ?)",
+            (self._life.number, family, self.now_us),
         ).get
         return count
+
+    def _is_there(self, family: int, reference: Reference) -> bool:
+        if reference.created is None:
+            return False
+        return reference.operand is None or is_there(family, reference, self.now_us)
 
     def newest(self, family: int, name: str) -> Reference | None:
         """Return where a name stands now, tombstones included, or None where it was never set."""
@@ -290,12 +314,12 @@ class Moment:
     # Other moments, and the batches that lie between.
 
     def at(self, seq: int) -> "Moment":
-        """Return the same session at another sequence, as the same cursor sees it."""
+        """Return the same session at another sequence; deadlines pass by the same clock."""
         return self.of(self._life, seq)
 
     def of(self, life: Life | None, seq: int) -> "Moment":
-        """Return another session at a sequence, as the same cursor sees it."""
-        return Moment(self._database, self._cursor, life, seq)
+        """Return another session at a sequence; deadlines pass by the same clock."""
+        return Moment(self._database, self._cursor, life, seq, self.now_us)
 
     def batches(self) -> Iterator[Step]:
         """Yield the batches up to this moment, the newest first, through the shared past."""

@@ -6,17 +6,27 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import attrs
 
 from evstore.chain import Birth, leaf, link, said_by
-from evstore.errors import Conflict, NoSuchMoment, SessionNotFound, TooLarge, TooMany
+from evstore.deadlines import Lease, Ttl, lease_after
+from evstore.errors import (
+    Conflict,
+    NoSuchMoment,
+    SessionExpired,
+    SessionNotFound,
+    TooLarge,
+    TooMany,
+)
 from evstore.events import (
     ANY,
     MESSAGE_REMOVED,
     MESSAGE_REPLACED,
     METADATA,
     METADATA_SET,
+    SESSION_EXPIRED,
     VARIABLE_SET,
     VARIABLES,
     Body,
@@ -24,6 +34,7 @@ from evstore.events import (
     Later,
     Said,
     Sentinel,
+    mark,
     operand,
     value_text,
 )
@@ -34,18 +45,21 @@ from evstore.sqlite.insert import (
     BatchRow,
     Layout,
     Prepared,
+    cached_standing,
     cached_tip,
     insert,
     insert_session,
     lay_out,
     newest,
+    put_lease,
     tip_at,
 )
-from evstore.sqlite.lives import UNBORN, Life, has_ended, living
+from evstore.sqlite.lives import UNBORN, Life, holder
 from evstore.sqlite.log import batch_events
 from evstore.sqlite.read import Moment
 
 Decision = Callable[[Moment], Said]
+_TARGETING = (MESSAGE_REMOVED, MESSAGE_REPLACED)
 
 
 @attrs.define
@@ -53,7 +67,8 @@ class Draft:
     """What one batch is to say, by whom, and on what condition.
 
     `say` is either the bodies or a function that decides on them under the lock. `birth` are the
-    bodies that go first if this batch brings the session into being.
+    bodies that go first if this batch brings the session into being, and `birth_ttl` says how long
+    it lives then; `ttl` says so of any session. `revives` is for the return of a life that is over.
     """
 
     session_id: str
@@ -67,11 +82,12 @@ class Draft:
     key: str | None = None
     expect: int | Sentinel = ANY
     birth: Sequence[Body] = ()
+    birth_ttl: Ttl | None = None
+    ttl: Ttl | None = None
     revives: bool = False
 
 
-@attrs.frozen
-class Recorded:
+class Recorded(NamedTuple):
     """A batch that is in the log; its Events are built when looked at."""
 
     life: Life | None
@@ -110,11 +126,47 @@ def append(database: Database, drafts: Sequence[Draft]) -> list[Recorded]:
     Raises Conflict, SessionNotFound, TooMany, TooLarge, Busy and Unavailable.
     """
     ready = [(draft, *_make_ready(draft)) for draft in drafts]
-    with database.writing(drafts[0].durability) as cursor:
-        return [
-            _Appending(database, cursor, draft, said).run(birth, prepared)
-            for draft, said, birth, prepared in ready
-        ]
+
+    def work(cursor: Cursor) -> list[Recorded]:
+        recorded = []
+        for draft, said, birth, prepared in ready:
+            life, lease = _find_life(database, cursor, draft)
+            appending = _Appending(database, cursor, draft, said, life, lease)
+            recorded.append(appending.run(birth, prepared))
+        return recorded
+
+    return database.commit(work, drafts[0].durability)
+
+
+def _find_life(
+    database: Database, cursor: Cursor, draft: Draft
+) -> tuple[Life | None, Lease | None]:
+    """Return the life that a batch continues, and its lease; without a life it is a birth.
+
+    A life whose deadline has passed gives its id up first.
+    """
+    now_us = draft.clock()
+    if draft.life is not None and not draft.revives:
+        now = cached_standing(database, cursor, draft.life)
+        if now.has_expired(now_us):
+            raise SessionExpired(draft.session_id)
+        if now.ended is not None:
+            raise SessionNotFound(draft.session_id)
+        return draft.life, now.lease
+    current = holder(database, cursor, draft.session_id)
+    lease = cached_standing(database, cursor, current).lease if current else None
+    if current is not None and lease is not None and lease.expires_us <= now_us:
+        expire(database, cursor, draft, current)
+        current = lease = None
+    return (draft.life, None) if draft.life else (current, lease)
+
+
+def expire(database: Database, cursor: Cursor, draft: Draft, life: Life) -> None:
+    """Record that the deadline of a life has passed, which frees its id."""
+    ending = Draft(life.shown, life, (), draft.limits, draft.durability, draft.clock, draft.actor)
+    said = said_by(draft.actor, None, None)
+    prepared = _prepare([mark(SESSION_EXPIRED)], said)
+    _Appending(database, cursor, ending, said, life, None).run([], prepared)
 
 
 def _make_ready(
@@ -143,15 +195,25 @@ def _prepared(body: Body, salt: bytes, said: bytes) -> Prepared:
 class _Appending:
     """One append under the lock: what was read stays true until the commit."""
 
-    def __init__(self, database: Database, cursor: Cursor, draft: Draft, said: bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cursor: Cursor,
+        draft: Draft,
+        said: bytes,
+        life: Life | None,
+        lease: Lease | None,
+    ) -> None:
         self._database = database
         self._cursor = cursor
         self._draft = draft
         self._said = said
+        self._life = life
+        self._lease = lease
         self._newest = newest(database, cursor)
-        self._life = self._find_life()
-        self._tip = UNBORN if self._life is None else cached_tip(database, cursor, self._life)
-        self._moment = Moment(database, cursor, self._life)
+        self._tip = UNBORN if life is None else cached_tip(database, cursor, life)
+        self._now_us = max(draft.clock(), self._newest.time_us, self._tip.time_us + 1)
+        self._moment = Moment(database, cursor, life, None, self._now_us)
 
     def run(
         self, birth: list[Prepared | Later], prepared: list[Prepared | Later] | None
@@ -172,14 +234,6 @@ class _Appending:
         items = [*front, *prepared]
         first = self._tip.head + 1
         return self._record(first, self._resolve(items, first + len(front)))
-
-    def _find_life(self) -> Life | None:
-        life, draft = self._draft.life, self._draft
-        if life is None:
-            return living(self._database, self._cursor, draft.session_id)
-        if not draft.revives and has_ended(self._cursor, life):
-            raise SessionNotFound(draft.session_id)
-        return life
 
     def _resolve(self, items: Sequence[Prepared | Later], first: int) -> list[Prepared]:
         return [
@@ -221,9 +275,10 @@ class _Appending:
     def _record(self, first: int, prepared: list[Prepared]) -> Recorded:
         draft = self._draft
         self._check_targets(first, prepared)
-        position, time_us = self._newest.position + 1, self._now_us()
+        position, time_us = self._newest.position + 1, self._now_us
         layout = lay_out(self._database, self._cursor, self._moment, first, prepared, position)
-        self._check_limits(prepared, layout)
+        if layout.named:
+            self._check_limits(layout)
         life, origin = self._life, None
         if life is None:
             life, origin = self._bear(time_us, position)
@@ -240,11 +295,20 @@ class _Appending:
             draft.key,
             hashed,
         )
+        self._renew(life)
         insert(self._database, self._cursor, life, row, layout)
         return Recorded(life, position, time_us, first, draft.actor, draft.cause, prepared)
 
-    def _now_us(self) -> int:
-        return max(self._draft.clock(), self._newest.time_us, self._tip.time_us + 1)
+    def _renew(self, life: Life) -> None:
+        """Write down how long the session lives from now on, where that changes."""
+        draft, ttl = self._draft, self._draft.ttl
+        if ttl is None and (self._life is None or draft.revives):
+            ttl = draft.birth_ttl
+        if ttl is None and self._lease is None:
+            return
+        renewed = lease_after(self._lease, ttl, draft.clock())
+        if renewed is not None:
+            put_lease(self._database, self._cursor, life, renewed)
 
     def _bear(self, time_us: int, position: int) -> tuple[Life, bytes]:
         draft = self._draft
@@ -256,22 +320,21 @@ class _Appending:
         """A message named by its seq may have gone since the batch was begun."""
         if callable(self._draft.say):
             return
-        for body, *_ in prepared:
-            seq = body.operand
-            if body.kind not in (MESSAGE_REMOVED, MESSAGE_REPLACED) or seq is None or seq >= first:
+        for item in prepared:
+            seq = item.body.operand
+            if seq is None or seq >= first or item.body.kind not in _TARGETING:
                 continue
             if not self._moment.message_list().holds(self._moment.ordinal(seq)):
                 raise Conflict(self._draft.session_id, f"message {seq}", "gone")
 
-    def _check_limits(self, prepared: list[Prepared], layout: Layout) -> None:
+    def _check_limits(self, layout: Layout) -> None:
         limits = self._draft.limits
-        kinds = {item.body.kind for item in prepared}
-        if VARIABLE_SET in kinds:
-            growth = layout.growth(VARIABLES)
+        if VARIABLE_SET in layout.kinds:
+            growth = layout.growth(VARIABLES, self._now_us)
             count = self._moment.count(VARIABLES) + growth if growth > 0 else 0
             if count > limits.variables_max:
                 raise TooMany("variables", count, limits.variables_max)
-        if METADATA_SET in kinds:
+        if METADATA_SET in layout.kinds:
             size_bytes = self._metadata_bytes(layout)
             if size_bytes > limits.metadata_bytes_max:
                 what = "the metadata of a session"
@@ -303,6 +366,7 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
     Raises Taken where the id lives, and NoSuchMoment where `at` is not there.
     """
     with database.writing(draft.durability) as cursor:
+        _find_life(database, cursor, draft)
         last = newest(database, cursor)
         parent = origin.recorder(at)
         head = cached_tip(database, cursor, origin).head
@@ -318,4 +382,9 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
         who = (draft.actor, draft.cause, None)
         row = BatchRow(position, life.number, at + 1, at, time_us, *who, hashed)
         insert(database, cursor, life, row, Layout())
+        lease = lease_after(
+            None, draft.birth_ttl if draft.ttl is None else draft.ttl, draft.clock()
+        )
+        if lease is not None:
+            put_lease(database, cursor, life, lease)
         return life

@@ -80,8 +80,7 @@ create table checkpoint(                -- the state at some moments, as referen
 create table lease(
   session integer primary key references session,
   expires integer not null,
-  ttl     integer,
-  sliding integer not null
+  ttl     integer
 ) strict;
 create index lease_expires on lease(expires);
 
@@ -153,7 +152,8 @@ create view variables as
     coalesce(v.value, case e.encoding when 0 then e.data -> '$.value' end) as value, v.seq
   from variable v join session s on s.number = v.session
     left join event e on e.id = (v.session << 32) + v.seq
-  where v.family = 1 and v.created is not null and s.ended is null;
+  where v.family = 1 and v.created is not null and s.ended is null
+    and (v.operand is null or v.operand > unixepoch('subsec') * 1000000);
 
 create view messages as
   select s.id as session, e.id & 0xffffffff as seq,

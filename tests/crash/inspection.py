@@ -175,6 +175,13 @@ class _Inspection:
         if self.findings.distinct % 4 == 0:
             with store.engine._database.snapshot() as cursor:
                 assert cursor.execute("pragma integrity_check").get == "ok", "integrity_check"
+            said = [
+                str(message["content"]).split()
+                for info in store.sessions()
+                for message in store.session(info.id).messages
+            ]
+            hits = store.search("common", limit=1000)
+            assert sum("common" in words for words in said) == len(hits), "a search misses some"
 
     def _opened(self, image: Image, *, create: bool) -> evstore.Store:
         shutil.rmtree(self._folder)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import evstore
-from evstore.sqlite import connect, database
+from evstore.sqlite import connect, database, schema
 from evstore.sqlite.database import Durability
 from tests.crash.disk import Mark
 from tests.crash.recorder import Recorder
@@ -165,6 +165,28 @@ def two_handles(program: Program) -> None:
             program.note(durable=True)
 
 
+def searches(program: Program) -> None:
+    """What is said is searched now and then, which brings the index up to date."""
+    session = program.store.session("searches")
+    for number in range(7):
+        session.messages.append({"role": "user", "content": f"common {program.text()}"})
+        program.note()
+        if number % 3 == 1:
+            program.store.search("common")
+        if number % 5 == 4:
+            session.messages.remove(number // 2)
+            program.note()
+
+
+def upgrade(program: Program) -> None:
+    """A file of version 1, as `run` lets it be made, is upgraded and searched."""
+    creation(program)
+    schema.scripts = _all_scripts
+    program.reopen()
+    searches(program)
+
+
+_all_scripts = schema.scripts
 WORKLOADS: dict[str, Callable[[Program], None]] = {
     work.__name__: work
     for work in (
@@ -176,6 +198,8 @@ WORKLOADS: dict[str, Callable[[Program], None]] = {
         long_log,
         flushes,
         two_handles,
+        searches,
+        upgrade,
     )
 }
 
@@ -187,6 +211,8 @@ def run(name: str, durability: Durability, seed: int, path: str, *, fault: str =
     connect.WAL_PAGES = 12  # so that small workloads see many checkpoints
     if fault == "never synced":
         database.Database._set_synchronous = _never_sync  # type: ignore[method-assign]
+    if name == "upgrade":
+        schema.scripts = lambda: _all_scripts()[:1]  # type: ignore[assignment]
     program = Program(recorder, path, durability, seed)
     WORKLOADS[name](program)
     program.close()

@@ -1,0 +1,59 @@
+"""Leases: how long sessions live, renewed beside the log, and recorded there once they are over."""
+
+from contextlib import suppress
+
+from evstore.deadlines import Ttl, lease
+from evstore.errors import EvstoreError, SessionExpired, SessionNotFound
+from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.insert import put_lease
+from evstore.sqlite.lives import Life, by_number, standing
+from evstore.sqlite.write import Draft, expire
+
+_SWEPT_TOGETHER = 100  # sessions in one commit, so that nobody waits long for the lock
+
+
+def touch(
+    database: Database, life: Life, ttl: Ttl | None, now_us: int, durability: Durability
+) -> None:
+    """Renew the lease of a session, or give it the one that a ttl asks for.
+
+    Raises SessionExpired and SessionNotFound where its life is over.
+    """
+    with database.writing(durability) as cursor:
+        now = standing(cursor, life)
+        if now.has_expired(now_us):
+            raise SessionExpired(life.shown)
+        if now.ended is not None:
+            raise SessionNotFound(life.shown)
+        _renew(database, cursor, life, ttl, now_us)
+
+
+def renew_if_free(database: Database, life: Life, now_us: int) -> None:
+    """Renew a lease that slides, unless somebody is writing: no read waits or fails for it."""
+    with suppress(EvstoreError), database.writing("normal", wait_s=0) as cursor:
+        if not standing(cursor, life).is_over(now_us):
+            _renew(database, cursor, life, None, now_us)
+
+
+def _renew(database: Database, cursor: Cursor, life: Life, ttl: Ttl | None, now_us: int) -> None:
+    before = standing(cursor, life).lease
+    if ttl is not None:
+        put_lease(database, cursor, life, lease(ttl, now_us))
+    elif before is not None:
+        put_lease(database, cursor, life, before.renewed(now_us))
+
+
+def sweep(database: Database, draft: Draft) -> int:
+    """Record `session.expired` for every session whose deadline has passed; return how many."""
+    swept, now_us = 0, draft.clock()
+    while True:
+        with database.writing(draft.durability) as cursor:
+            expired = cursor.execute(
+                "select session from lease where expires <= ? order by expires limit ?",
+                (now_us, _SWEPT_TOGETHER),
+            ).fetchall()
+            for (number,) in expired:
+                expire(database, cursor, draft, by_number(database, cursor, number))
+        swept += len(expired)
+        if len(expired) < _SWEPT_TOGETHER:
+            return swept
