@@ -1,0 +1,126 @@
+"""What one append costs: single, over many sessions, and in batches, each beside its baseline."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import count
+from typing import Literal
+
+import evstore
+from tools.bench.bare import Bare, ByHand, Floor
+from tools.bench.bench import MESSAGE, VALUE, Bench
+from tools.bench.measured import Work, interleave
+from tools.bench.targets import Figure, Point
+
+NAMES = 100
+SESSIONS = 1000
+BATCH_EVENTS = 1000
+CALLS = 50  # in each round
+
+
+class Stores:
+    """A store for each kind of append, so that none pays for the checkpoints of another."""
+
+    def __init__(
+        self, bench: Bench, durability: Literal["full", "normal"], stack: ExitStack
+    ) -> None:
+        self.warm = 4000 if bench.scale >= 1 else bench.usual(1000)
+        self.turn = count()
+        opened = {
+            name: stack.enter_context(
+                evstore.open(bench.folder / f"{name}-{durability}.db", durability=durability)
+            )
+            for name in ("message", "variable", "sessions")
+        }
+        self.message = opened["message"].session("one")
+        self.variable = opened["variable"].session("one")
+        self.many = [
+            opened["sessions"].session(f"session-{n}") for n in range(bench.usual(SESSIONS))
+        ]
+        for _ in range(self.warm):
+            self.append()
+            self.set()
+
+    def append(self) -> None:
+        """Append one message to one session."""
+        self.message.messages.append(MESSAGE)
+
+    def set(self) -> None:
+        """Set one of the variables of one session."""
+        self.variable.variables.set(f"name{next(self.turn) % NAMES}", VALUE)
+
+    def append_in_turn(self) -> None:
+        """Append one message to the next of many sessions."""
+        self.many[next(self.turn) % len(self.many)].messages.append(MESSAGE)
+
+
+def full(bench: Bench) -> Iterator[Figure | Point]:
+    """Measure appends that survive a power cut."""
+    with ExitStack() as stack:
+        stores = Stores(bench, "full", stack)
+        for _ in stores.many:
+            stores.append_in_turn()
+        folder = bench.folder
+        bare = Bare(folder / "bare-full.db", "full", MESSAGE, stores.warm)
+        value = Bare(folder / "value-full.db", "full", VALUE, stores.warm)
+        fresh = Bare(folder / "fresh-full.db", "full", MESSAGE, 0)
+        by_hand = ByHand(folder / "by-hand.db", MESSAGE, stores.warm)
+        floor = Floor(folder / "floor")
+        for each in (bare, value, fresh, by_hand, floor):
+            stack.enter_context(closing(each))
+        works: dict[str, Work] = {
+            "floor": floor.write,
+            "bare": bare.insert,
+            "bare value": value.insert,
+            "bare, fresh log": fresh.insert,
+            "by hand": by_hand.insert,
+            "message": stores.append,
+            "variable": stores.set,
+            "sessions": stores.append_in_turn,
+        }
+        took = interleave(works, bench.rounds, bench.usual(CALLS), {"bare, fresh log": fresh.renew})
+    yield Figure("flush", took.ratio("bare", "floor"), samples=took.summaries())
+    yield Figure("sqlite3", took.ratio("by hand", "bare"))
+    yield Figure("message_full", took.ratio("message", "bare"))
+    yield Figure("message_fresh", took.ratio("message", "bare, fresh log"))
+    yield Figure("variable_full", took.ratio("variable", "bare value"))
+    yield Figure("sessions_full", took.ratio("sessions", "bare"), len(stores.many))
+
+
+def normal(bench: Bench) -> Iterator[Figure | Point]:
+    """Measure appends that survive a crash of the process."""
+    with ExitStack() as stack:
+        stores = Stores(bench, "normal", stack)
+        bare = Bare(bench.folder / "bare-normal.db", "normal", MESSAGE, stores.warm)
+        value = Bare(bench.folder / "value-normal.db", "normal", VALUE, stores.warm)
+        stack.enter_context(closing(bare))
+        stack.enter_context(closing(value))
+        works: dict[str, Work] = {
+            "bare": bare.insert,
+            "bare value": value.insert,
+            "message": stores.append,
+            "variable": stores.set,
+        }
+        took = interleave(works, bench.rounds, bench.usual(CALLS * 4))
+    yield Figure("message_normal", took.ratio("message", "bare"), samples=took.summaries())
+    yield Figure("variable_normal", took.ratio("variable", "bare value"))
+    yield Figure("rate_normal", took.rate("message"))
+
+
+def batches(bench: Bench) -> Iterator[Figure | Point]:
+    """Measure batches against executemany."""
+    with (
+        evstore.open(bench.folder / "batches.db") as store,
+        closing(Bare(bench.folder / "bare-batches.db", "full", MESSAGE, 100)) as bare,
+    ):
+        session = store.session("batches")
+
+        def batch() -> None:
+            with session.batch() as batch:
+                batch.messages.extend([MESSAGE] * BATCH_EVENTS)
+
+        works: dict[str, Work] = {
+            "executemany": lambda: bare.insert_many(BATCH_EVENTS),
+            "batch": batch,
+        }
+        took = interleave(works, bench.rounds, 4)
+    yield Figure("batch", took.ratio("batch", "executemany"), BATCH_EVENTS, took.summaries())

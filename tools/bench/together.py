@@ -1,0 +1,220 @@
+"""Many at once: how much threads and tasks append together, and what becomes of each message."""
+
+import asyncio
+import importlib
+import importlib.util
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import evstore
+from evstore.errors import Conflict, NotStorable
+from tools.bench.bench import MESSAGE, Bench
+from tools.bench.measured import Spread, quantile, spread
+from tools.bench.targets import Figure, Point
+
+THREADS = 64
+TASKS = 1000
+SESSIONS = 8
+FAILING_SHARE = 0.1
+
+
+def threads(bench: Bench) -> Iterator[Figure | Point]:
+    """Measure threads that append durably against one caller, in turns."""
+    with evstore.open(bench.folder / "threads.db") as store:
+        one = store.session("one")
+        many = [store.session(f"session-{number}") for number in range(THREADS)]
+        on_one, on_many = [], []
+        for turn in range(_turns(bench) + 1):
+            alone = _race([one], _turn_s(bench))
+            together = _race([one] * THREADS, _turn_s(bench))
+            apart = _race(many, _turn_s(bench))
+            if turn:  # the first turn warms up
+                on_one.append(together / alone)
+                on_many.append(apart / alone)
+    yield Figure("threads_one", spread(on_one))
+    yield Figure("threads_many", spread(on_many))
+
+
+def _turns(bench: Bench) -> int:
+    return min(5, bench.rounds)
+
+
+def _turn_s(bench: Bench) -> float:
+    return bench.seconds(0.5)
+
+
+def _race(sessions: Sequence[evstore.Session], duration_s: float) -> float:
+    """Return how many appends a second one thread for each session makes."""
+    counts: list[int] = []
+    barrier = threading.Barrier(len(sessions) + 1)
+
+    def append(session: evstore.Session) -> None:
+        barrier.wait()
+        end, count = time.perf_counter() + duration_s, 0
+        while time.perf_counter() < end:
+            session.messages.append(MESSAGE)
+            count += 1
+        counts.append(count)
+
+    runners = [threading.Thread(target=append, args=(session,)) for session in sessions]
+    for runner in runners:
+        runner.start()
+    barrier.wait()
+    start = time.perf_counter()
+    for runner in runners:
+        runner.join()
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def tasks(bench: Bench) -> Iterator[Figure | Point]:
+    """Measure tasks that append durably against one caller, in turns."""
+    if importlib.util.find_spec("evstore.aio") is None:
+        return
+    path, count = bench.folder / "tasks.db", bench.sized(TASKS, 10)
+    on_one, on_many = [], []
+    for turn in range(_turns(bench) + 1):
+        with evstore.open(path) as store:
+            alone = _race([store.session("one")], _turn_s(bench))
+        together = asyncio.run(_race_tasks(path, ["one"] * count, _turn_s(bench)))
+        ids = [f"session-{number}" for number in range(count)]
+        apart = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
+        if turn:
+            on_one.append(together / alone)
+            on_many.append(apart / alone)
+    yield Figure("tasks_one", spread(on_one), count)
+    yield Figure("tasks_many", spread(on_many), count)
+
+
+def _aio() -> Any:
+    return importlib.import_module("evstore.aio")
+
+
+async def _race_tasks(path: Path, ids: list[str], duration_s: float) -> float:
+    async with _aio().open(path) as store:
+        sessions = [await store.session(each) for each in ids]
+        start = time.perf_counter()
+
+        async def append(session: Any) -> int:
+            count = 0
+            while time.perf_counter() < start + duration_s:
+                await session.messages.append(MESSAGE)
+                count += 1
+            return count
+
+        counts = await asyncio.gather(*map(append, sessions))
+        return float(sum(counts)) / (time.perf_counter() - start)
+
+
+class Member:
+    """One of many that append their numbered messages, and now and then fail at it.
+
+    What fails must not be recorded; what was acknowledged has to be there once, in its order.
+    """
+
+    def __init__(self, number: int, session: Any) -> None:
+        self.number = number
+        self.session = session
+        self.acknowledged = 0
+        self.waits_us: list[float] = []
+        self._chance = random.Random(number)
+
+    def message(self, number: int) -> dict[str, Any]:
+        """Return a message that says whose it is and which."""
+        return {"role": "user", "content": "", "member": self.number, "number": number}
+
+    def is_to_fail(self) -> bool:
+        """Whether the next step is one that fails."""
+        return self._chance.random() < FAILING_SHARE
+
+    def failing(self) -> tuple[Any, ...]:
+        """Return a step that fails: at the door, or under the lock amid others."""
+        bad = {"role": "user", "content": object(), "member": self.number, "number": -1}
+        if self._chance.random() < 0.5:
+            return self.session.messages.append, (bad,), {}
+        return self.session.variables.set, ("taken", self.number), {"expect": 1 << 30}
+
+    def append(self, duration_s: float) -> None:
+        """Append until the time is over."""
+        end = time.perf_counter() + duration_s
+        while (start := time.perf_counter()) < end:
+            if self.is_to_fail():
+                function, arguments, named = self.failing()
+                try:
+                    function(*arguments, **named)
+                except (Conflict, NotStorable):
+                    continue
+            self.session.messages.append(self.message(self.acknowledged))
+            self.saw(start)
+
+    async def append_awaited(self, duration_s: float) -> None:
+        """Append until the time is over, awaiting each step."""
+        end = time.perf_counter() + duration_s
+        while (start := time.perf_counter()) < end:
+            if self.is_to_fail():
+                function, arguments, named = self.failing()
+                try:
+                    await function(*arguments, **named)
+                except (Conflict, NotStorable):
+                    continue
+            await self.session.messages.append(self.message(self.acknowledged))
+            self.saw(start)
+
+    def saw(self, start: float) -> None:
+        """Count a message that was acknowledged."""
+        self.acknowledged += 1
+        self.waits_us.append((time.perf_counter() - start) * 1e6)
+
+
+def endurance(bench: Bench) -> Iterator[Figure | Point]:
+    """Let many append for ten seconds, and then look whether all is as it was acknowledged."""
+    duration_s, path = bench.seconds(10), bench.folder / "endurance-threads.db"
+    with evstore.open(path) as store:
+        sessions = [store.session(f"session-{number}") for number in range(SESSIONS)]
+        members = [Member(number, sessions[number % SESSIONS]) for number in range(THREADS)]
+        runners = [threading.Thread(target=each.append, args=(duration_s,)) for each in members]
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join()
+        yield from _judged(store, members, "threads")
+    if importlib.util.find_spec("evstore.aio") is None:
+        return
+    path = bench.folder / "endurance-tasks.db"
+    members = asyncio.run(_endure(path, bench.sized(TASKS, 10), duration_s))
+    with evstore.open(path) as store:
+        yield from _judged(store, members, "tasks")
+
+
+async def _endure(path: Path, count: int, duration_s: float) -> list[Member]:
+    async with _aio().open(path) as store:
+        sessions = [await store.session(f"session-{number}") for number in range(SESSIONS)]
+        members = [Member(number, sessions[number % SESSIONS]) for number in range(count)]
+        await asyncio.gather(*(each.append_awaited(duration_s) for each in members))
+        return members
+
+
+def _judged(store: evstore.Store, members: list[Member], who: str) -> Iterator[Figure]:
+    wrong = float(count_wrong(store, members))
+    yield Figure(f"{who}_wrong", Spread(wrong, wrong, wrong))
+    waits = sorted(wait for member in members for wait in member.waits_us)
+    ratio = quantile(waits, 0.999) / quantile(waits, 0.5)
+    yield Figure(f"{who}_wait", Spread(ratio, ratio, ratio))
+
+
+def count_wrong(store: evstore.Store, members: Sequence[Member]) -> int:
+    """Return how many messages are not where their members were told they are."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for number in range(SESSIONS):
+        for message in store.session(f"session-{number}").messages:
+            found[message["member"]].append(message["number"])
+    wrong = 0
+    for member in members:
+        expected, numbers = list(range(member.acknowledged)), found.pop(member.number, [])
+        wrong += sum(a != b for a, b in zip(expected, numbers, strict=False))
+        wrong += abs(len(expected) - len(numbers))
+    return wrong + sum(map(len, found.values()))
