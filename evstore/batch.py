@@ -249,6 +249,6 @@ class Batch:
     def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
         """Keep what is said until the block ends; raises Closed outside of it."""
         if not self._open:
-            raise Closed("the batch is not open: write to it inside its with block")
+            raise Closed("the batch is not open", "write to it inside its with block")
         self._overlay.take(said(self._overlay) if callable(said) else said)
         return ()

@@ -220,10 +220,11 @@ class Closed(EvstoreError):
     """The handle outlived its store, or was carried over into a forked process."""
 
     reason: str = "the store is closed"
+    remedy: str = "open it again with evstore.open"
 
     def __str__(self) -> str:
         """Return the sentence."""
-        return f"{self.reason}: open it again with evstore.open"
+        return f"{self.reason}: {self.remedy}"
 
 
 @_error

@@ -94,6 +94,8 @@ class Sentinel(enum.Enum):
         """Return the name under which evstore exports it."""
         return f"evstore.{self.name}"
 
+    __str__ = __repr__
+
 
 ANY: Final = Sentinel.ANY
 ABSENT: Final = Sentinel.ABSENT

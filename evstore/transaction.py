@@ -27,7 +27,7 @@ class Transaction:
         and Refused for a session of another store, or one that has its batch already.
         """
         if not self._open:
-            raise Closed("the transaction is not open: begin batches inside its with block")
+            raise Closed("the transaction is not open", "begin batches inside its with block")
         if session.id in self._batches:
             raise Refused(f"session {session.id!r} has a batch in this transaction: go on with it")
         batch = session.batch(**how)
