@@ -387,13 +387,16 @@ class Session:
             self._life = recorded.life
         return Events(recorded)
 
+    def _look(self) -> AbstractContextManager[Moment]:
+        if self._life is None or self._ended:
+            return self._look_first()
+        return self._engine.moment(self._id, self._life)
+
     @contextmanager
-    def _look(self) -> Iterator[Moment]:
+    def _look_first(self) -> Iterator[Moment]:
+        """Look at a session whose life is not known yet, or over."""
         engine = self._engine
-        if self._ended:
-            looking = engine.past(self._life, None)
-        else:
-            looking = engine.moment(self._id, self._life)
-        with looking as moment:
+        over = engine.past(self._life, None) if self._ended else engine.moment(self._id)
+        with over as moment:
             self._life = moment.life
             yield moment

@@ -55,7 +55,7 @@ def process(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[
 
 def damage(file: str) -> None:
     """Change what an event says, behind the back of evstore."""
-    with evstore.open(file) as store, store.engine._database.writing("normal") as cursor:
+    with evstore.open(file) as store, store.engine.database.writing("normal") as cursor:
         cursor.execute("drop trigger event_frozen")
         cursor.execute("update event set data = replace(data, 'Rome?', 'Oslo?')")
         definition = Path("schema/sqlite/0001_store.sql").read_text("utf-8")

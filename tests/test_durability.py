@@ -18,7 +18,7 @@ from tests.crash.audit import audit
 
 def connections(store: evstore.Store) -> list[apsw.Connection]:
     """All connections that a store has open now: its writer and its readers."""
-    database = store.engine._database
+    database = store.engine.database
     assert database._writer is not None
     return [database._writer.connection, *[cursor.connection for cursor in database._readers]]
 

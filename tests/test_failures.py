@@ -117,7 +117,7 @@ def test_a_file_at_its_largest_is_unavailable(tmp_path):
     with evstore.open(tmp_path / "store.db") as store:
         session = store.session("a")
         session.variables["x"] = 1
-        writer = store.engine._database._writer
+        writer = store.engine.database._writer
         assert writer is not None
         writer.execute("pragma max_page_count=60").fetchall()
         told = fill(session)

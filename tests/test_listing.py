@@ -318,7 +318,7 @@ def test_a_deadline_counts_in_a_listing(memory: evstore.Store):
     time.sleep(0.02)
     assert [1] == [info.variables for info in memory.sessions()]
     memory.delete("s")
-    with memory.engine._database.writing("normal") as cursor:
+    with memory.engine.database.writing("normal") as cursor:
         cursor.execute("insert or replace into lease(session, expires) values(1, 5)")
     for order in ("id", "updated"):
         how: Any = {"order": order, "deleted": True}
@@ -346,7 +346,7 @@ def test_a_page_is_as_long_as_the_limit(memory: evstore.Store, monkeypatch: pyte
 
 
 def plan(store: evstore.Store, wanted: Wanted) -> list[str]:
-    with store.engine._database.snapshot() as cursor:
+    with store.engine.database.snapshot() as cursor:
         statement, bindings = listing._statement(cursor, wanted, None, 100, 0)
         rows = cursor.execute(f"explain query plan {statement}", bindings).fetchall()
         return [row[3] for row in rows]
@@ -381,7 +381,7 @@ def test_the_rarest_condition_leads(memory: evstore.Store):
     for number in range(20):
         metadata = {"common": 1, "rare": number}
         memory.session(f"s{number}", metadata=metadata).variables["n"] = 1
-    with memory.engine._database.snapshot() as cursor:
+    with memory.engine.database.snapshot() as cursor:
         for where in ((("common", "1"), ("rare", "3")), (("rare", "3"), ("common", "1"))):
             _, bindings = listing._statement(cursor, Wanted(where=where), None, 100, 0)
             assert ("rare", "3") == (bindings["name"], bindings["value"])

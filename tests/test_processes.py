@@ -254,7 +254,7 @@ def test_a_write_waits_for_a_thread_no_longer_than_the_deadline(tmp_path, monkey
         entered, leave = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with store.engine._database.writing("normal"):
+            with store.engine.database.writing("normal"):
                 entered.set()
                 leave.wait(CHILD_S_MAX)
 
@@ -347,7 +347,7 @@ def test_handles_of_one_file_keep_their_own_settings(tmp_path):
         evstore.open(path, durability="normal", actor="quick") as normal,
         evstore.open(path, read_only=True) as reading,
     ):
-        assert full.engine._database is normal.engine._database is reading.engine._database
+        assert full.engine.database is normal.engine.database is reading.engine.database
         full.session("a").variables["x"] = 1
         normal.session("a").variables["x"] = 2
         with pytest.raises(ReadOnly):
@@ -376,7 +376,7 @@ def test_a_file_is_one_file_by_any_name(tmp_path, monkeypatch):
             tmp_path / "short" / "store.db",
         ):
             with evstore.open(name) as other:
-                assert store.engine._database is other.engine._database, name
+                assert store.engine.database is other.engine.database, name
     assert ["store.db"] == os.listdir(tmp_path / "folder")
 
 

@@ -467,7 +467,7 @@ def test_a_rebuild_makes_the_index_anew(path):
         assert [] == index_of(path)[1:]
         store.search("one")
         right = index_of(path)
-        with store.engine._database.writing("normal") as cursor:
+        with store.engine.database.writing("normal") as cursor:
             cursor.execute("delete from search where rowid = (select max(id) from event)")
             cursor.execute("insert into search(rowid, text) values(1, 'three')")
         assert [] == store.search("two")
@@ -564,7 +564,7 @@ def test_a_rare_word_is_found_at_once():
             steps += 1
             return False
 
-        writer = store.engine._database._writer
+        writer = store.engine.database._writer
         assert writer is not None
         writer.connection.set_progress_handler(count, 100)
         assert [777] == [hit.index for hit in store.search("777", session=session)]

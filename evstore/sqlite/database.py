@@ -44,7 +44,7 @@ class Database:
         self._writer: Cursor | None = None
         self._synchronous = ""
         self._deadline = 0.0
-        self.poller = Poller(self.snapshot)
+        self.poller = Poller(self.ask)
         self._group = Group(self.begin, self.finish, self.give_up, self.forget)
         self.users = 0  # handles, counted by who opens and closes them
         self._closed: str | None = None
@@ -57,22 +57,43 @@ class Database:
 
     # What a handle does.
 
-    @contextmanager
-    def snapshot(self) -> Iterator[Cursor]:
-        """Yield a cursor whose statements all see the same moment; for short reads."""
+    def snapshot(self) -> "Snapshot":
+        """Return a cursor for a with block whose statements all see the same moment."""
+        return Snapshot(self)
+
+    def begin_reading(self) -> Cursor:
+        """Return a cursor whose statements see one moment; `end_reading` has to follow."""
         cursor = self._hold_writer(WAIT_S) if self.path == MEMORY else self._take_reader()
         try:
             cursor.execute("begin")
-            yield cursor
+        except BaseException as error:
+            self.end_reading(cursor, error)
+            raise
+        return cursor
+
+    def end_reading(self, cursor: Cursor, error: BaseException | None) -> None:
+        """Give a cursor back; raises an error of SQLite's translated."""
+        if cursor.connection.in_transaction:  # Some errors have already ended it.
+            cursor.execute("rollback")
+        if self.path == MEMORY:
+            self._lock.release()
+        else:
+            self._give_back(cursor)
+        if isinstance(error, apsw.Error):
+            raise translate(error, self.path, WAIT_S) from error
+
+    def ask(self, question: Callable[[Cursor], Result]) -> Result:
+        """Return the answer to a question of one statement; it costs less than a snapshot."""
+        if self.path == MEMORY:
+            with self.snapshot() as cursor:
+                return question(cursor)
+        cursor = self._take_reader()
+        try:
+            return question(cursor)
         except apsw.Error as error:
             raise translate(error, self.path, WAIT_S) from error
         finally:
-            if cursor.connection.in_transaction:  # Some errors have already ended it.
-                cursor.execute("rollback")
-            if self.path == MEMORY:
-                self._lock.release()
-            else:
-                self._give_back(cursor)
+            self._give_back(cursor)
 
     @contextmanager
     def writing(
@@ -189,7 +210,7 @@ class Database:
         only where nothing was under way; it touches neither the log nor the parent's locks.
         """
         self._closed = "this handle belongs to the parent process"
-        self.poller = Poller(self.snapshot)  # Threads of the parent may hold the lock of the old.
+        self.poller = Poller(self.ask)  # Threads of the parent may hold the lock of the old.
         still = [self._lock, self._connecting] == self._locks_held and self._readers == {
             *self._resting
         }
@@ -212,9 +233,10 @@ class Database:
             raise Closed(self._closed)
 
     def _idle_reader(self) -> Cursor | None:
-        with suppress(IndexError):  # Another thread may take the last one at any moment.
+        try:
             return self._idle.pop()
-        return None
+        except IndexError:  # Another thread may take the last one at any moment.
+            return None
 
     def _close_idle(self) -> None:
         while (cursor := self._idle_reader()) is not None:
@@ -348,3 +370,19 @@ class Database:
                 self._close_idle()
         elif cursor in self._readers:
             self._close_reader(cursor)
+
+
+class Snapshot:
+    """A with block that reads one moment; a class, since reads are too short for a generator."""
+
+    __slots__ = ("_cursor", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> Cursor:
+        self._cursor = self._database.begin_reading()
+        return self._cursor
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._database.end_reading(self._cursor, error)

@@ -67,7 +67,7 @@ class Engine:
         return self._shared.path
 
     @property
-    def _database(self) -> Database:
+    def database(self) -> Database:
         """The database that this handle shares with others, until it is closed."""
         if self._closed:
             raise Closed
@@ -77,7 +77,7 @@ class Engine:
 
     def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
-        recorded = write.append(self._database, drafts)
+        recorded = write.append(self.database, drafts)
         for batch in recorded:
             _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
         return recorded
@@ -88,14 +88,14 @@ class Engine:
         """Bring a session into being that shares the past of another up to `at`."""
         draft = self.draft(session_id, None, (), actor)
         draft.ttl = ttl
-        return write.fork(self._database, draft, origin, at)
+        return write.fork(self.database, draft, origin, at)
 
     def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
         """Append batches recorded elsewhere as they are; return how many batches and events."""
         if self._read_only:
             raise ReadOnly(self.path)
         self.sweep(None)  # so that an id whose session has expired is free
-        return adopt.adopt(self._database, batches, self._durability)
+        return adopt.adopt(self.database, batches, self._durability)
 
     def draft(
         self, session_id: str, life: Life | None, say: Said | Decision, actor: str | None
@@ -111,48 +111,46 @@ class Engine:
         """Renew the lease of a session, or give it one."""
         if self._read_only:
             raise ReadOnly(self.path)
-        leases.touch(self._database, life, ttl, self.clock(), self._durability)
+        leases.touch(self.database, life, ttl, self.clock(), self._durability)
 
     def sweep(self, actor: str | None) -> int:
         """Record the expiry of every session whose deadline has passed; return how many."""
-        return leases.sweep(self._database, self.draft("", None, (), actor))
+        return leases.sweep(self.database, self.draft("", None, (), actor))
 
     def flush(self) -> None:
         """Make all that was committed survive a power cut."""
         if not self._read_only:
-            self._database.flush()
+            self.database.flush()
 
     # Reading.
 
-    @contextmanager
-    def moment(
-        self, session_id: str, life: Life | None = None, seq: int | None = None
-    ) -> Iterator[Moment]:
-        """Yield one session at one moment, all from one snapshot.
+    def moment(self, session_id: str, life: Life | None = None) -> "Looking":
+        """Return a with block that sees one session as it is now, all from one snapshot.
 
         Without a life it is the one that now has the id, or the unborn one. A life that has ended
         is SessionNotFound, or SessionExpired; use `past` for it. A lease that slides is renewed
         now and then.
         """
-        now_us = self.clock()
-        with self._database.snapshot() as cursor:
-            life, lease = self._living(cursor, session_id, life, now_us)
-            yield Moment(self._database, cursor, life, seq, now_us)
-        if life is not None and lease is not None and lease.is_due(now_us) and not self._read_only:
-            leases.renew_if_free(self._database, life, now_us)
+        return Looking(self, session_id, life)
 
-    def _living(
+    def living(
         self, cursor: Cursor, session_id: str, life: Life | None, now_us: int
     ) -> tuple[Life | None, Lease | None]:
-        found = life or lives.holder(self._database, cursor, session_id)
+        """Return the life to look at, and its lease."""
+        found = life or lives.holder(self.database, cursor, session_id)
         if found is None:
             return None, None
         now = lives.standing(cursor, found)
-        if not now.is_over(now_us):
+        if now.ended is None and (now.lease is None or now.lease.expires_us > now_us):
             return found, now.lease
         if life is None:
             return None, None
         raise (SessionExpired if now.has_expired(now_us) else SessionNotFound)(session_id)
+
+    def renew(self, life: Life, now_us: int) -> None:
+        """Renew a lease that slides, if that costs no waiting."""
+        if not self._read_only:
+            leases.renew_if_free(self.database, life, now_us)
 
     @contextmanager
     def past(
@@ -162,28 +160,28 @@ class Engine:
 
         Variables are absent from their deadlines on: at `now_us`, or at the time of that moment.
         """
-        with self._database.snapshot() as cursor:
-            yield Moment(self._database, cursor, life, seq, now_us)
+        with self.database.snapshot() as cursor:
+            yield Moment(self.database, cursor, life, seq, now_us)
 
     def find(self, session_id: str) -> Life | None:
         """Return the life that now has this id."""
-        with self._database.snapshot() as cursor:
-            return self._living(cursor, session_id, None, self.clock())[0]
+        with self.database.snapshot() as cursor:
+            return self.living(cursor, session_id, None, self.clock())[0]
 
     def find_uid(self, uid: bytes) -> tuple[Life | None, bool]:
         """Return the life with this uid, and whether it has ended."""
-        with self._database.snapshot() as cursor:
-            life = lives.by_uid(self._database, cursor, uid)
+        with self.database.snapshot() as cursor:
+            life = lives.by_uid(self.database, cursor, uid)
             return life, life is not None and lives.standing(cursor, life).is_over(self.clock())
 
     def lease(self, life: Life) -> Lease | None:
         """Return the lease of a life, if it has one."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             return lives.standing(cursor, life).lease
 
     def tip(self, life: Life) -> Tip:
         """Return the newest end of a life's log."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             return lives.tip(cursor, life)
 
     def events(
@@ -198,18 +196,18 @@ class Engine:
         limit: int = log.PAGE_EVENTS,
     ) -> list[Event]:
         """Return a page of events with `after` < seq <= `until`."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             wanted = Filter(name, kind)
             return log.event_page(
-                self._database, cursor, life, after, until, wanted, reverse=reverse, limit=limit
+                self.database, cursor, life, after, until, wanted, reverse=reverse, limit=limit
             )
 
     def history(
         self, life: Life, seq: int, limit: int = log.PAGE_EVENTS
     ) -> tuple[list[Event], int | None]:
         """Return a page of the events of one name, from `seq` backwards, and where it goes on."""
-        with self._database.snapshot() as cursor:
-            return log.history_page(self._database, cursor, life, seq, limit)
+        with self.database.snapshot() as cursor:
+            return log.history_page(self.database, cursor, life, seq, limit)
 
     @property
     def identity(self) -> int:
@@ -220,28 +218,28 @@ class Engine:
         self, wanted: Wanted, after: Place | None, limit: int
     ) -> tuple[Sequence[int], Place | None]:
         """Return sessions in the order wanted, by id up to `limit`, and where to go on, or None."""
-        with self._database.snapshot() as cursor:
-            return listing.numbers(self._database, cursor, wanted, after, limit, self.clock())
+        with self.database.snapshot() as cursor:
+            return listing.numbers(self.database, cursor, wanted, after, limit, self.clock())
 
     def session_details(self, wanted: Wanted, page: Sequence[int]) -> list[Listed]:
         """Return what is told of a page of sessions, without those no longer wanted."""
-        with self._database.snapshot() as cursor:
-            return listing.details(self._database, cursor, wanted, page, self.clock())
+        with self.database.snapshot() as cursor:
+            return listing.details(self.database, cursor, wanted, page, self.clock())
 
     def changes(self, after: int, limit: int = log.PAGE_EVENTS) -> list[Batch]:
         """Return a page of batches in commit order, with all that the chain covers."""
-        with self._database.snapshot() as cursor:
-            return list(log.batches(self._database, cursor, after, limit))
+        with self.database.snapshot() as cursor:
+            return list(log.batches(self.database, cursor, after, limit))
 
     def link_at(self, uid: bytes, seq: int) -> bytes | None:
         """Return the link of the batch that holds an event of a life, or None without it."""
-        with self._database.snapshot() as cursor:
-            life = lives.by_uid(self._database, cursor, uid)
+        with self.database.snapshot() as cursor:
+            life = lives.by_uid(self.database, cursor, uid)
             return None if life is None else log.link_at(cursor, life, seq)
 
     def position(self) -> int:
         """Return the position of the newest batch, or 0."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             return newest_position(cursor)
 
     # Following.
@@ -250,35 +248,35 @@ class Engine:
         self, position: int, seq: int, limit: int = log.PAGE_EVENTS
     ) -> tuple[list[Event], int]:
         """Return a page of the store's events after `seq` of a batch, and the newest position."""
-        with self._database.snapshot() as cursor:
-            page = log.committed(self._database, cursor, position, seq, limit)
+        with self.database.snapshot() as cursor:
+            page = log.committed(self.database, cursor, position, seq, limit)
             return page, newest_position(cursor)
 
     def newest_events(self, limit: int) -> list[Event]:
         """Return the newest events of the store, the oldest of them first."""
-        with self._database.snapshot() as cursor:
-            return log.newest_events(self._database, cursor, limit)
+        with self.database.snapshot() as cursor:
+            return log.newest_events(self.database, cursor, limit)
 
     def continued(
         self, life: Life, seq: int, limit: int = log.PAGE_EVENTS
     ) -> tuple[list[Event], int]:
         """Return a page of a life's events after `seq`, and the newest position of the store."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             wanted, until = Filter(), lives.SEQ_MAX
             page = log.event_page(
-                self._database, cursor, life, seq, until, wanted, reverse=False, limit=limit
+                self.database, cursor, life, seq, until, wanted, reverse=False, limit=limit
             )
             return page, newest_position(cursor)
 
     def first_batch(self, session_id: str, position: int) -> tuple[tuple[Life, int] | None, int]:
         """Return the first life and seq that an id has after a position, and the newest one."""
-        with self._database.snapshot() as cursor:
-            found = log.first_batch(self._database, cursor, session_id, position)
+        with self.database.snapshot() as cursor:
+            found = log.first_batch(self.database, cursor, session_id, position)
             return found, newest_position(cursor)
 
     def wait(self, position: int, timeout_s: float | None, is_over: Callable[[], bool]) -> None:
         """Wait until the store is beyond a position, it `is_over` or closed, or time has passed."""
-        self._database.poller.wait(position, timeout_s, lambda: self._closed or is_over())
+        self.database.poller.wait(position, timeout_s, lambda: self._closed or is_over())
 
     def wake(self) -> None:
         """Let all who wait look again whether it is over for them."""
@@ -286,11 +284,11 @@ class Engine:
 
     def check(self) -> None:
         """Raise Closed or Unavailable where the store cannot be used any more."""
-        self._database.check()
+        self.database.check()
 
     def search(self, text: str, life: Life | None, seq: int, limit: int) -> list[Match]:
         """Return the best matches in a life at `seq`, or without one in all living sessions."""
-        database, query = self._database, wording.expression(text)
+        database, query = self.database, wording.expression(text)
         if not query or limit < 1:
             return []
         if not self._read_only:
@@ -303,23 +301,23 @@ class Engine:
         """Make the present and the checkpoints anew from the log, in one transaction."""
         if self._read_only:
             raise ReadOnly(self.path)
-        maintain.rebuild(self._database, self._durability)
+        maintain.rebuild(self.database, self._durability)
 
     def check_rows(self) -> Iterator[Finding]:
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
-        return verify.check_rows(self._database)
+        return verify.check_rows(self.database)
 
     def check_heads(self) -> Iterator[Finding]:
         """Yield the sessions whose newest batch does not continue the one before it."""
-        return verify.check_heads(self._database)
+        return verify.check_heads(self.database)
 
     def check_derived(self) -> Iterator[Finding]:
         """Yield what is derived from the log and differs from it."""
-        return verify.check_derived(self._database)
+        return verify.check_derived(self.database)
 
     def counts(self) -> Counts:
         """Return how much the file holds."""
-        with self._database.snapshot() as cursor:
+        with self.database.snapshot() as cursor:
             return log.counts(cursor)
 
     def close(self) -> None:
@@ -329,6 +327,35 @@ class Engine:
             self.wake()
             release(self._shared)
             _log.debug("closed %s", self.path)
+
+
+class Looking:
+    """A with block that sees a session as it is now."""
+
+    __slots__ = ("_cursor", "_database", "_engine", "_id", "_lease", "_life", "_now_us")
+
+    def __init__(self, engine: Engine, session_id: str, life: Life | None) -> None:
+        self._engine = engine
+        self._id = session_id
+        self._life = life
+
+    def __enter__(self) -> Moment:
+        engine = self._engine
+        self._database = database = engine.database
+        self._now_us = now_us = engine.clock()
+        self._cursor = cursor = database.begin_reading()
+        try:
+            self._life, self._lease = engine.living(cursor, self._id, self._life, now_us)
+        except BaseException as error:
+            database.end_reading(cursor, error)
+            raise
+        return Moment(database, cursor, self._life, None, now_us)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._database.end_reading(self._cursor, error)
+        lease, life = self._lease, self._life
+        if lease is not None and life is not None and error is None and lease.is_due(self._now_us):
+            self._engine.renew(life, self._now_us)
 
 
 def _microseconds() -> int:

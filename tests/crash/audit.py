@@ -43,7 +43,7 @@ def audit(store: Store) -> list[Batch]:
     batches = all_batches(store)
     assert list(range(1, len(batches) + 1)) == [batch.position for batch in batches]
     assert expected(batches) == presents(store)
-    with store.engine._database.snapshot() as cursor:
+    with store.engine.database.snapshot() as cursor:
         assert cursor.execute("pragma integrity_check").get == "ok"
     return batches
 

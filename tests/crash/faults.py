@@ -110,7 +110,7 @@ def survives(disk: FaultyDisk, path: Path, fault: str, after: int, *, lasting: b
 
 def session_failed(store: evstore.Store) -> bool:
     """Whether the file was given up."""
-    return store.engine._database._failed is not None
+    return store.engine.database._failed is not None
 
 
 def poisoned(store: evstore.Store) -> None:

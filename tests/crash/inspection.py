@@ -173,7 +173,7 @@ class _Inspection:
             f"verify {level} finds something"
         )
         if self.findings.distinct % 4 == 0:
-            with store.engine._database.snapshot() as cursor:
+            with store.engine.database.snapshot() as cursor:
                 assert cursor.execute("pragma integrity_check").get == "ok", "integrity_check"
             said = [
                 str(message["content"]).split()
