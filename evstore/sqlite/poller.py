@@ -3,13 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from evstore.errors import Busy
 from evstore.sqlite.schema import Cursor
 
 PAUSE_S_MIN = 0.002  # after it has moved, because it may well do so again
-PAUSE_S_MAX = 0.018  # while all is quiet
+PAUSE_S_MAX = 0.019  # while all is quiet
 _GROWTH = 1.25
 
 
@@ -26,8 +25,8 @@ class Poller:
     thread does, a writer pays nothing. It is there from the first who waits until nobody does.
     """
 
-    def __init__(self, snapshot: Callable[[], AbstractContextManager[Cursor]]) -> None:
-        self._snapshot = snapshot
+    def __init__(self, ask: Callable[[Callable[[Cursor], int]], int]) -> None:
+        self._ask = ask
         self._moved = threading.Condition()
         self._position = 0  # the newest that was seen
         self._waiting = 0
@@ -84,8 +83,7 @@ class Poller:
     def _look(self) -> int | None:
         """Return the newest position, or None where the file cannot be read any more."""
         try:
-            with self._snapshot() as cursor:
-                return newest_position(cursor)
+            return self._ask(newest_position)
         except Busy:  # A store in memory, in the middle of a write: later, then.
             return self._position
         except Exception:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
