@@ -33,9 +33,31 @@ class Merge:
     conflicts: tuple[Contested, ...]
 
 
-def cause(life: Life, seq: int) -> str:
-    """Return the cause of a batch that merges a life up to a sequence."""
-    return f"{MERGE}{life.uid.hex()}:{seq}"
+class Decision:
+    """What a merge of a life up to a sequence records; with conflicts, known once called, nothing.
+
+    Raises Refused for an unknown preference.
+    """
+
+    def __init__(self, writer: Writer, life: Life, seq: int, prefer: Prefer) -> None:
+        if prefer not in (None, "ours", "theirs"):
+            raise Refused(f"prefer={prefer!r} is unknown: give 'ours' or 'theirs', or nothing")
+        self._writer = writer
+        self._life = life
+        self._seq = seq
+        self._prefer = prefer
+        self.conflicts: tuple[Contested, ...] = ()
+
+    @property
+    def cause(self) -> str:
+        """The cause of the batch that records it, which names what was merged."""
+        return f"{MERGE}{self._life.uid.hex()}:{self._seq}"
+
+    def __call__(self, ours: Moment) -> Said:
+        """Return what to record, as things stand under the lock."""
+        theirs = ours.of(self._life, self._seq)
+        said, self.conflicts = decide(self._writer, ours, theirs, self._prefer)
+        return said
 
 
 def decide(

@@ -23,7 +23,7 @@ from evstore.events import (
     from_microseconds,
     to_microseconds,
 )
-from evstore.merge import Contested, Merge, Prefer
+from evstore.merge import Merge, Prefer
 from evstore.moments import When, seq_of
 from evstore.results import Events, Parent, parent_of
 from evstore.sides import Present, Side
@@ -290,22 +290,12 @@ class Session:
         unless `prefer` decides ("ours" or "theirs"). Merging again brings only what is new.
         Raises Refused for a session without a common ancestor.
         """
-        if prefer not in (None, "ours", "theirs"):
-            raise Refused(f"prefer={prefer!r} is unknown: give 'ours' or 'theirs', or nothing")
         theirs = (other if isinstance(other, View) else other.view()).place
         if theirs.engine.identity != self._engine.identity or theirs.life is None:
             raise Refused("only a session of the same store can be merged")
-        life = theirs.life
-        conflicts: tuple[Contested, ...] = ()
-
-        def decide(now: Moment) -> Said:
-            nonlocal conflicts
-            said, conflicts = merge.decide(self._writer, now, now.of(life, theirs.seq), prefer)
-            return said
-
-        cause = merge.cause(life, theirs.seq)
-        events = self._append(decide, cause=cause)
-        return Merge(tuple(events), conflicts)
+        decision = merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
+        events = self._append(decision, cause=decision.cause)
+        return Merge(tuple(events), decision.conflicts)
 
     def fork(self, id: str, at: When | None = None) -> "Session":
         """Return a new session that shares the past up to a moment (now) and owns its future.
