@@ -69,6 +69,8 @@ def decide(
     other side recorded since then, and still has, are appended in their order.
     """
     base, since = _base(ours, theirs)
+    if theirs.seq <= since:  # All of it was merged before, or is shared.
+        return (), ()
     contested = []
     said: list[Body] = []
     mine, other, common = (side.variables(VARIABLES) for side in (ours, theirs, base))

@@ -179,3 +179,17 @@ def test_strangers_are_not_merged(store, memory):
     with pytest.raises(Refused, match="'ours' or 'theirs'"):
         ours.merge(ours.fork("fork"), prefer="mine")
     assert {"a": 2} == ours.variables
+
+
+def test_what_was_merged_before_brings_nothing(store: evstore.Store):
+    """A moment older than what was last merged has nothing new, however it was decided then."""
+    ours = store.session("ours")
+    ours.variables["budget"] = 1200
+    theirs = ours.fork("theirs")
+    ours.variables["budget"] = 900
+    theirs.variables.update(budget=700, city="Rome")
+    older = theirs.view()
+    theirs.variables["budget"] = 800
+    ours.merge(theirs, prefer="ours")
+    assert ((), ()) == (ours.merge(older).events, ours.merge(older).conflicts)
+    assert {"budget": 900, "city": "Rome"} == dict(ours.variables)
