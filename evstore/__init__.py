@@ -1,6 +1,8 @@
 """The flight recorder for AI agents: an event-sourced session store in one SQLite file."""
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from evstore import errors
 from evstore.batch import Batch
@@ -10,7 +12,7 @@ from evstore.limits import Limits
 from evstore.merge import Merge
 from evstore.messages import MessageInfo, Messages
 from evstore.registry import Unregistered, register
-from evstore.results import Hit, Parent, SessionInfo, Stats
+from evstore.results import Gain, Hit, Parent, SessionInfo, Stats
 from evstore.session import Session
 from evstore.state import VariableInfo, VariableStore
 from evstore.store import Store, open
@@ -27,6 +29,7 @@ __all__ = [
     "Batch",
     "Diff",
     "Event",
+    "Gain",
     "Hit",
     "Limits",
     "Merge",
@@ -47,3 +50,14 @@ __all__ = [
     "open",
     "register",
 ]
+
+if TYPE_CHECKING:
+    from evstore import aio as aio
+    from evstore import replay as replay
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Load what is not needed by everyone: `evstore.aio`, which brings asyncio, and replay."""
+        if name not in ("aio", "replay"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_module(f"{__name__}.{name}")

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from evstore.errors import Busy, Conflict, Refused
@@ -13,11 +13,17 @@ _PAUSE_S = 0.002
 
 def attempt(act: Callable[[], Result], attempts: int) -> Result:
     """Return what `act` returns; on Conflict and Busy do it again, `attempts` times in all."""
-    if attempts < 1:
-        raise Refused("attempts has to be 1 or more")
-    for number in range(1, attempts):
+    for pause_s in pauses(attempts):
         try:
             return act()
         except (Conflict, Busy):
-            time.sleep(random.uniform(0, _PAUSE_S * 2**number))  # noqa: S311 - jitter
+            time.sleep(pause_s)
     return act()
+
+
+def pauses(attempts: int) -> Iterator[float]:
+    """Yield how long to pause, in seconds, after each attempt that failed but the last."""
+    if attempts < 1:
+        raise Refused("attempts has to be 1 or more")
+    for number in range(1, attempts):
+        yield random.uniform(0, _PAUSE_S * 2**number)  # noqa: S311 - jitter

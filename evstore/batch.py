@@ -10,6 +10,8 @@ from evstore.errors import Closed
 from evstore.events import (
     DELETIONS,
     FAMILY,
+    METADATA,
+    VARIABLES,
     Body,
     Event,
     Later,
@@ -17,7 +19,7 @@ from evstore.events import (
     Writer,
     value_text,
 )
-from evstore.sides import Facts, Found, Present, Side
+from evstore.sides import Facts, Found, Present, Result, Side, nothing
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.write import Draft, Recorded
 from evstore.state import MessageList
@@ -49,6 +51,7 @@ class _Overlay:
         self._entry = entry
         self._actor = actor
         self._names: dict[tuple[int, str], Pending | None] = {}
+        self._fetched: dict[int, Mapping[str, Found]] = {}  # what the families were at entry
         self._messages: MessageList | None = None
         self._first = 0  # the ordinal that the first message of this batch gets
         self._bodies: list[int] = []  # which of what was said carries each message of this batch
@@ -106,14 +109,25 @@ class _Overlay:
     def variable(self, family: int, name: str) -> Found | None:
         if (family, name) in self._names:
             return self._names[family, name]
+        if family in self._fetched:
+            return self._fetched[family].get(name)
         with self._entry.look() as present:
             return present.variable(family, name)
 
     def variables(self, family: int) -> Mapping[str, Found]:
-        with self._entry.look() as present:
-            found: dict[str, Found | None] = {**present.variables(family)}
+        found: dict[str, Found | None] = {**self._before(family)}
         found |= {name: kept for (known, name), kept in self._names.items() if known == family}
         return {name: kept for name, kept in sorted(found.items()) if kept is not None}
+
+    def _before(self, family: int) -> Mapping[str, Found]:
+        if family in self._fetched:
+            return self._fetched[family]
+        with self._entry.look() as present:
+            return present.variables(family)
+
+    def fetch(self) -> None:
+        self._fetched = {family: self._before(family) for family in (VARIABLES, METADATA)}
+        self._list()
 
     def count(self, family: int) -> int:
         return len(self.variables(family))
@@ -143,6 +157,23 @@ class _Overlay:
             return PendingFacts(None, self._actor, len((body(1) if callable(body) else body).text))
         with self._entry.look() as present:
             return present.facts(seq)
+
+
+def to_commit(batches: "Sequence[Batch]", raised: object) -> "list[Batch]":
+    """Return the batches that have anything to commit; none where their block has raised."""
+    return [batch for batch in batches if batch.has_said] if raised is None else []
+
+
+def commit(engine: Engine, batches: "Sequence[Batch]") -> None:
+    """Commit batches together, if there are any."""
+    if batches:
+        settle(batches, engine.append([batch.draft() for batch in batches]))
+
+
+def settle(batches: "Sequence[Batch]", recorded: Sequence[Recorded]) -> None:
+    """Let each batch take in what was recorded of it."""
+    for batch, written in zip(batches, recorded, strict=True):
+        batch.settle(written)
 
 
 class Batch:
@@ -191,7 +222,7 @@ class Batch:
 
     def record(self, kind: str, data: Any = None) -> None:
         """Add an event of the application's own, of a kind like `app.order.placed`."""
-        self.say([self._writer.record(kind, data)])
+        self.say([self._writer.record(kind, data)], nothing)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -206,9 +237,8 @@ class Batch:
     ) -> None:
         """Commit all that was said, or nothing where the block raised."""
         self.end()
-        if kind is None and self._commits and self.has_said:
-            (recorded,) = self.engine.append([self.draft()])
-            self.settle(recorded)
+        if self._commits:
+            commit(self.engine, to_commit([self], kind))
 
     def join(self) -> None:
         """Leave the commit to a transaction, which takes the draft and settles it."""
@@ -217,6 +247,11 @@ class Batch:
     def end(self) -> None:
         """Take no more."""
         self._open = False
+
+    def fetch(self) -> Self:
+        """Read all names and the list of messages now, so that the block waits for no disk."""
+        self._overlay.fetch()
+        return self
 
     @property
     def has_said(self) -> bool:
@@ -246,9 +281,13 @@ class Batch:
         """Return a side that does not move while it is read: itself."""
         return self
 
-    def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
+    def say(
+        self,
+        said: Said | Callable[[Present], Said],
+        result: Callable[[Sequence[Event]], Result],
+    ) -> Result:
         """Keep what is said until the block ends; raises Closed outside of it."""
         if not self._open:
             raise Closed("the batch is not open", "write to it inside its with block")
         self._overlay.take(said(self._overlay) if callable(said) else said)
-        return ()
+        return result(())

@@ -15,7 +15,7 @@ Scalar = str | int | float | bool | None
 Order = Literal["id", "updated"]
 _SCALARS = (str, int, float, bool, type(None))
 _ORDERS = ("id", "updated")
-_PAGE_SESSIONS = 100
+PAGE_SESSIONS = 100
 _LOOK_AHEAD = 10  # times as far with each step of a listing
 
 
@@ -54,7 +54,7 @@ def listing(
     engine: Engine, asked: Wanted, after: Place | None, limit: int | None
 ) -> Iterator[SessionInfo]:
     """Yield up to `limit` of the sessions that are wanted, after the place given."""
-    page = _PAGE_SESSIONS if limit is None else min(max(limit, 1), _PAGE_SESSIONS)
+    page = PAGE_SESSIONS if limit is None else min(max(limit, 1), PAGE_SESSIONS)
     return islice(_pages(engine, asked, after, page), limit if limit is None else max(limit, 0))
 
 

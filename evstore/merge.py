@@ -10,6 +10,7 @@ from evstore.errors import Refused
 from evstore.events import MERGE, VARIABLES, Body, Event, Said, Writer, set_again
 from evstore.messages import message_of
 from evstore.sides import Found
+from evstore.sqlite.found import Step
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 
@@ -122,21 +123,20 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
     ancestor = common_seq(ours, theirs)
     if not _related(ours.life, theirs.life):
         raise Refused("the sessions have no common ancestor: only forks can be merged")
-    bases = [(ours.at(ancestor), ancestor)]
-    merged = _last_merged(ours, theirs.life)
-    if merged is not None:
-        bases.append((theirs.at(merged), merged))
-    given = _last_merged(theirs, ours.life)
-    if given is not None:
-        bases.append((ours.at(given), max(ancestor, merged or 0)))
-    base, _ = max(bases, key=lambda known: known[0].time_us or 0)
-    return base, max(ancestor, merged or 0)
+    since = max([ancestor, *(known for known, _ in _known(ours, theirs))])
+    given = max((known for known, _ in _known(theirs, ours)), default=0)
+    # Of two batches of one time the later sequence is the newer state.
+    base = max(theirs.at(since), ours.at(given), key=lambda state: (state.time_us or 0, state.seq))
+    return base, since
 
 
-def _last_merged(into: Moment, life: Life) -> int | None:
-    """Return the sequence up to which a life was last merged, as the cause of that batch says."""
-    named = ((step.cause or "").rpartition(":")[2] for step in into.merges(life))
-    return next((int(seq) for seq in named if seq.isdecimal()), None)
+def _known(into: Moment, other: Moment) -> list[tuple[int, Step | None]]:
+    """Return up to where each merge knows another side, and its batch where it knew no more."""
+    found: list[tuple[int, Step | None]] = []
+    for step, source in into.merged():
+        known = common_seq(source, other)
+        found.append((known, step if known == source.seq else None))
+    return found
 
 
 def _related(one: Life, other: Life) -> bool:
@@ -147,7 +147,10 @@ def _new_messages(ours: Moment, theirs: Moment, since: int) -> list[Mapping[str,
     """Return what the other side recorded after `since` and still has, but for what it got here."""
     assert ours.life is not None
     got_here = {
-        seq for step in theirs.merges(ours.life) for seq in range(step.first, step.last + 1)
+        seq
+        for _, step in _known(theirs, ours)
+        if step is not None
+        for seq in range(step.first, step.last + 1)
     }
     first_new = theirs.at(since).message_list().bodies
     return [

@@ -9,7 +9,7 @@ import attrs
 from evstore import values
 from evstore.errors import Corrupt
 from evstore.events import ERASED, Body, Event, Later, Said
-from evstore.sides import Present, Side, shown_time
+from evstore.sides import Present, Side, recorded, shown_time
 
 PAGE_MESSAGES = 500
 
@@ -139,11 +139,11 @@ class Messages(Sequence[Any]):
 
     def append(self, message: Mapping[str, Any]) -> Sequence[Event]:
         """Append a message and return the recorded events; raises NotStorable and TooLarge."""
-        return self._side.say([self._side.writer.add(message)])
+        return self._side.say([self._side.writer.add(message)], recorded)
 
     def extend(self, messages: Iterable[Mapping[str, Any]]) -> Sequence[Event]:
         """Append many messages, in one transaction."""
-        return self._side.say([self._side.writer.add(message) for message in messages])
+        return self._side.say([self._side.writer.add(message) for message in messages], recorded)
 
     def __iadd__(self, messages: Iterable[Mapping[str, Any]]) -> Self:
         """Append many messages, in one transaction."""
@@ -160,12 +160,13 @@ class Messages(Sequence[Any]):
             message = message_of(text)
             return [self._removal(seq, None)]
 
-        self._side.say(decide)
-        return message
+        return self._side.say(decide, lambda _: message)
 
     def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
         """Remove the message at an index; raises IndexError."""
-        return self._side.say(lambda present: [self._removal(_find(present, index)[0], reason)])
+        return self._side.say(
+            lambda present: [self._removal(_find(present, index)[0], reason)], recorded
+        )
 
     def replace(
         self, index: int, message: Mapping[str, Any], reason: str | None = None
@@ -180,12 +181,12 @@ class Messages(Sequence[Any]):
                 return [lambda first: replace(first - seq - 1, stored, reason)]
             return [replace(seq, stored, reason)]
 
-        return self._side.say(decide)
+        return self._side.say(decide, recorded)
 
     def clear(self) -> Sequence[Event]:
         """Remove all messages: one event, or none where the list is empty."""
         body = self._side.writer.clear()
-        return self._side.say(lambda present: [body] if present.message_count() else ())
+        return self._side.say(lambda present: [body] if present.message_count() else (), recorded)
 
     def _removal(self, seq: int, reason: str | None) -> Body | Later:
         remove = self._side.writer.remove

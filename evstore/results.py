@@ -87,6 +87,15 @@ class Hit:
 
 
 @attrs.frozen
+class Gain:
+    """What a compaction gained: events encoded anew, and the size of the file before and after."""
+
+    events: int
+    before_bytes: int
+    after_bytes: int
+
+
+@attrs.frozen
 class Stats:
     """How much a store holds; `text_bytes` is before encoding, `data_bytes` after."""
 

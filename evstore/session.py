@@ -139,9 +139,9 @@ class Session:
         expected = entry.seq if expect is None else expect
 
         def drafted(said: Said) -> Draft:
-            return self._drafted(said, said_by, expect=expected, key=key, cause=cause)
+            return self.drafted(said, said_by, expect=expected, key=key, cause=cause)
 
-        return Batch(entry, self._writer, said_by, drafted, self._settle)
+        return Batch(entry, self._writer, said_by, drafted, self.settle)
 
     def transact(self, function: Callable[[Batch], Result], attempts: int = 8) -> Result:
         """Run `function(batch)` and commit; on Conflict or Busy run it again, up to `attempts`.
@@ -157,7 +157,7 @@ class Session:
 
     def record(self, kind: str, data: Any = None) -> Sequence[Event]:
         """Record an event of the application's own, of a kind like `app.order.placed`."""
-        return self.say([self._writer.record(kind, data)])
+        return self._append([self._writer.record(kind, data)])
 
     # The past.
 
@@ -248,7 +248,7 @@ class Session:
         writer = self._writer
         if at is None:
             return self._append(lambda now: [writer.label(name, now.seq)])
-        return self.say([writer.label(name, self._seq(at))])
+        return self._append([writer.label(name, self._seq(at))])
 
     def revert(self, to: When) -> Sequence[Event]:
         """Make variables and messages what they were at a moment, as new events; nothing is lost.
@@ -344,34 +344,40 @@ class Session:
         with self._look() as moment:
             return Still(self._engine, moment.life, moment.seq, moment.now_us)
 
-    def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
-        """Append what is said, as one batch."""
-        return self._append(said)
+    def say(
+        self,
+        said: Said | Callable[[Present], Said],
+        result: Callable[[Sequence[Event]], Result],
+    ) -> Result:
+        """Append what is said, as one batch; return its result."""
+        return result(self._append(said))
 
     def _append(
         self, said: Said | Decision, *, cause: str | None = None, expect: int | Sentinel = ANY
     ) -> Sequence[Event]:
-        draft = self._drafted(said, self._actor, cause=cause, expect=expect)
+        draft = self.drafted(said, cause=cause, expect=expect)
         (recorded,) = self._engine.append([draft])
-        return self._settle(recorded)
+        return self.settle(recorded)
 
-    def _drafted(
+    def drafted(
         self,
         said: Said | Decision,
-        actor: str | None,
+        actor: str | None = None,
         *,
-        expect: int | Sentinel,
+        expect: int | Sentinel = ANY,
         cause: str | None = None,
         key: str | None = None,
     ) -> Draft:
+        """Return what is said as a draft; whoever commits it has this handle settle it."""
         if self._ended:
             raise ReadOnly(f"session {self._id!r}, whose life has ended,")
-        draft = self._engine.draft(self._id, self._life, said, actor)
+        said_by = self._actor if actor is None else actor
+        draft = self._engine.draft(self._id, self._life, said, said_by)
         draft.expect, draft.cause, draft.key = expect, cause, key
         draft.birth, draft.ttl = self._birth, self._ttl
         return draft
 
-    def _settle(self, recorded: Recorded) -> Sequence[Event]:
+    def settle(self, recorded: Recorded) -> Sequence[Event]:
         """Take in what was recorded: from the first batch on, this handle is bound to its life."""
         if recorded.life is not None:
             self._life = recorded.life

@@ -7,9 +7,20 @@ it asks its side what is there (`look`) and tells it what happened (`say`).
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from evstore.events import Event, Said, Writer, from_microseconds
+
+Result = TypeVar("Result")
+
+
+def recorded(events: Sequence[Event]) -> Sequence[Event]:
+    """Return the events: what most steps result in."""
+    return events
+
+
+def nothing(_events: Sequence[Event]) -> None:
+    """Return nothing, where a step results in nothing that its caller could want."""
 
 
 def shown_time(time_us: int | None) -> datetime | None:
@@ -88,5 +99,13 @@ class Side(Protocol):
     def still(self) -> "Side":
         """Return a side that does not move while it is read."""
 
-    def say(self, said: Said | Callable[[Present], Said]) -> Sequence[Event]:
-        """Let something happen, or let it be decided on by what is there."""
+    def say(
+        self,
+        said: Said | Callable[[Present], Said],
+        result: Callable[[Sequence[Event]], Result],
+    ) -> Result:
+        """Let something happen, or let it be decided on by what is there; return its result.
+
+        That is asked for once it is recorded. A side whose answer has to be awaited returns what
+        gives it.
+        """

@@ -1,9 +1,10 @@
 """Transactions: batches of several sessions that become visible at once, or not at all."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from evstore.batch import Batch
+from evstore.batch import Batch, commit, to_commit
 from evstore.errors import Closed, Refused
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
@@ -49,12 +50,11 @@ class Transaction:
         traceback: TracebackType | None,
     ) -> None:
         """Commit all batches, or none where the block raised."""
+        commit(self._engine, to_commit(self.end(), kind))
+
+    def end(self) -> Sequence[Batch]:
+        """Take no more; return the batches that were begun."""
         self._open = False
-        batches = list(self._batches.values())
-        for batch in batches:
+        for batch in self._batches.values():
             batch.end()
-        said = [batch for batch in batches if batch.has_said] if kind is None else []
-        if said:
-            recorded = self._engine.append([batch.draft() for batch in said])
-            for batch, written in zip(said, recorded, strict=True):
-                batch.settle(written)
+        return list(self._batches.values())

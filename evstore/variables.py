@@ -16,7 +16,7 @@ from evstore import values
 from evstore.deadlines import Ttl, lease
 from evstore.errors import Refused
 from evstore.events import ANY, ERASED, VARIABLES, Event, Said, Sentinel
-from evstore.sides import Found, Present, Side, shown_time
+from evstore.sides import Found, Present, Side, nothing, recorded, shown_time
 from evstore.state import VariableInfo
 
 _NO_DEFAULT: Any = object()
@@ -137,7 +137,7 @@ class Variables(MutableMapping[str, Any]):
             raise Refused("metadata has no deadline: give one to the session, or to a variable")
         if ttl is not None:
             deadline = lease(ttl, writer.clock()).expires_us
-        return self._side.say([writer.set(self._family, name, value, expect, deadline)])
+        return self._side.say([writer.set(self._family, name, value, expect, deadline)], recorded)
 
     def __delitem__(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
@@ -161,8 +161,7 @@ class Variables(MutableMapping[str, Any]):
             value = value_of(found)
             return [self._side.writer.delete(self._family, name)]
 
-        self._side.say(decide)
-        return value
+        return self._side.say(decide, lambda _: value)
 
     def popitem(self) -> tuple[str, Any]:
         """Delete the variable that was set last and return it; raises KeyError where none is."""
@@ -178,8 +177,7 @@ class Variables(MutableMapping[str, Any]):
             item = (name, value_of(found[name]))
             return [self._side.writer.delete(self._family, name)]
 
-        self._side.say(decide)
-        return item
+        return self._side.say(decide, lambda _: item)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         """Return the value; where the name is absent, set it to the default first."""
@@ -194,21 +192,22 @@ class Variables(MutableMapping[str, Any]):
             value = value_of(found)
             return ()
 
-        self._side.say(decide)
-        return value
+        return self._side.say(decide, lambda _: value)
 
     def clear(self) -> None:
         """Delete all variables, in one transaction."""
         delete = self._side.writer.delete
-        self._side.say(
-            lambda present: [delete(self._family, name) for name in present.variables(self._family)]
+        return self._side.say(
+            lambda now: [delete(self._family, name) for name in now.variables(self._family)],
+            nothing,
         )
 
     def update(self, other: Any = (), /, **named: Any) -> None:
         """Set many variables, in one transaction."""
         write = self._side.writer.set
-        self._side.say(
-            [write(self._family, name, value) for name, value in dict(other, **named).items()]
+        return self._side.say(
+            [write(self._family, name, value) for name, value in dict(other, **named).items()],
+            nothing,
         )
 
     def __ior__(self, other: Any) -> Self:

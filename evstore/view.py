@@ -74,7 +74,7 @@ class Still:
         """Return itself: it does not move."""
         return self
 
-    def say(self, _said: Said | Callable[[Present], Said]) -> NoReturn:
+    def say(self, _said: Said | Callable[[Present], Said], _result: object = None) -> NoReturn:
         """Refuse: the past never changes."""
         raise ReadOnly("the past")
 
@@ -205,6 +205,6 @@ class View:
         """Return a side that does not move: itself."""
         return self
 
-    def say(self, said: Said | Callable[[Present], Said]) -> NoReturn:
+    def say(self, said: Said | Callable[[Present], Said], _result: object = None) -> NoReturn:
         """Refuse: the past never changes."""
         self._still.say(said)

@@ -37,7 +37,7 @@ class Watch(Iterator[Event]):
 
     def __init__(self, engine: Engine, following: Callable[[], Page]) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._page = Page(deque(), 0, following)
         self._closed = False
 
@@ -46,7 +46,7 @@ class Watch(Iterator[Event]):
         while not self._closed:
             self._engine.check()  # A forked child must not wait for locks of its parent.
             with self._lock:
-                page = self._filled()
+                page = self.page()
                 if page.events:
                     return page.events.popleft()
             self._engine.wait(page.newest, None, self._is_closed)
@@ -64,7 +64,7 @@ class Watch(Iterator[Event]):
         while not self._closed:
             self._engine.check()
             with self._lock:
-                page = self._filled()
+                page = self.page()
                 events = list(page.events)
                 page.events.clear()
             left_s = deadline - time.monotonic()
@@ -78,10 +78,15 @@ class Watch(Iterator[Event]):
         self._closed = True
         self._engine.wake()
 
-    def _filled(self) -> Page:
-        if not self._page.events:
-            self._page = self._page.following()
-        return self._page
+    def page(self) -> Page:
+        """Return what is there; without events there is nothing beyond its newest position yet.
+
+        It waits for nobody, and takes nothing away.
+        """
+        with self._lock:
+            if not self._page.events:
+                self._page = self._page.following()
+            return self._page
 
     def _is_closed(self) -> bool:
         return self._closed

@@ -11,7 +11,7 @@ import evstore
 from evstore import replay
 from evstore.events import ABSENT
 from evstore.sqlite import insert
-from tests.model import State, states_of
+from tests.model.state import State, states_of
 from tests.values_strategy import fingerprint, storable
 
 NAMES = ("a", "b", "ü")

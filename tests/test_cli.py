@@ -102,7 +102,7 @@ def test_log_lists_events(file):
 
 
 def test_log_folds_events_for_a_person(file, person):
-    """A person sees one line an event, under its day and actor."""
+    """A person sees one line an event, under its day; of a batch the first has time and actor."""
     with evstore.open(file) as store:
         trip = store.session("trip")
         trip.messages.append({"role": "assistant", "tool_calls": [{"id": 1}]})
@@ -112,7 +112,8 @@ def test_log_folds_events_for_a_person(file, person):
         del trip.variables["city"]
     text = shown("log", file, "trip")
     for part in (
-        "by ada", "by planner", 'owner = "ada"', "user: Rome?", '3 by user: Rome! {"name":"Ada"',
+        "ada      metadata.set", "planner  variable.set", 'owner = "ada"', "user: Rome?",
+        '3 by user: Rome! {"name":"Ada"',
         'assistant: {"tool_calls":[{"id"', 'user: [{"type":"text"}] {"x":1}', "message 7",
     ):  # fmt: skip
         assert part in text
@@ -122,14 +123,14 @@ def test_log_folds_events_for_a_person(file, person):
 
 def test_log_shows_what_any_kind_says():
     """Kinds that no door writes yet, and forgotten events, have their line as well."""
-    from evstore.cli.shown import event_line, happened, text_of
+    from evstore.cli.shown import event_line, text_of, told_event
 
     def event(kind: str, text: str | None) -> evstore.Event:
         return evstore.Event(1, 1, 1, kind, "n", text, None, None, "s", "u")
 
-    assert "(forgotten)" == happened(event("message.added", None))
-    assert "to 4" == happened(event("messages.reverted", '{"to":4}'))
-    assert "n = 3" == happened(event("label.set", '{"at":3}'))
+    assert "(forgotten)" == told_event(event("message.added", None)).text.plain
+    assert "to 4" == told_event(event("messages.reverted", '{"to":4}')).text.plain
+    assert "n = 3" == told_event(event("label.set", '{"at":3}')).text.plain
     assert None is json.loads(event_line(event("message.added", None)))["data"]
     assert b"null" == text_of(evstore.ERASED)
 

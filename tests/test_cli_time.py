@@ -10,6 +10,8 @@ from evstore.cli import terminal
 from tests.command_line import filled, process, run, shown, told
 from tests.test_terminal import NASTY, on_a_terminal
 
+MINUS = "\N{MINUS SIGN}"
+
 
 @pytest.fixture
 def file(path: Path) -> str:
@@ -123,7 +125,7 @@ def test_history_is_a_table_for_a_person(file, person):
     titles, *rows = shown("history", file, "trip", "city").splitlines()
     assert ["seq", "time", "by", "value"] == titles.split()
     assert ["9", "8", "7", "6", "4"] == [row.split()[0] for row in rows]
-    assert rows[0].endswith("1,1…")
+    assert rows[0].endswith("1,1…  1003 B")
     assert rows[1].endswith('eve undo:7        {"$set":[1]}')
     assert rows[2].endswith("(deleted)")
     assert rows[3].endswith('eve               {"$set":[1]}')
@@ -192,32 +194,54 @@ def test_diff_reads_to_a_person(file, person):
     lines = [line.rstrip() for line in shown("diff", file, "trip", "3").splitlines()]
     assert lines[0].startswith("--- trip at 3  20")
     assert lines[1].startswith("+++ trip at 8  20")
-    assert ["", "variables", "- budget 1200", "+ budget 1300", '+ city   "Rome"'] == lines[2:7]
-    assert ["", "metadata", '+ topic "travel"', "", "messages", "- user: Rome?"] == lines[7:13]
-    assert '+ user: Rome! {"name":"Ada"}' == lines[13]
-    assert r"+ user: two\nlines xxxx" == lines[14][:23]
-    assert (80, "…") == (len(lines[14]), lines[14][-1])
+    assert ["", "variables", "~ budget  1200 → 1300", '+ city    "Rome"'] == lines[2:6]
+    assert [
+        "",
+        "metadata",
+        '+ topic  "travel"',
+        "",
+        "messages",
+        "\N{MINUS SIGN} user: Rome?",
+    ] == lines[6:12]
+    assert '+ user: Rome! {"name":"Ada"}' == lines[12]
+    assert "+ user: two ↵ lines xxxx" == lines[13][:24]
+    assert (80, "x…  139 B") == (len(lines[13]), lines[13][-9:])
     assert "--- trip at 0\n" in shown("diff", file, "trip", "0")
     assert "nothing differs" == shown("diff", file, "trip", "3", "3").splitlines()[-1]
 
 
+def test_diff_aligns_what_changed(file, person):
+    """Old and new values stand beside each other, below those of the other variables."""
+    for value in ("1", "[100,200]"):
+        shown("set", file, "trip", "numbers", value)
+    shown("set", file, "trip", "budget", "9")
+    shown("delete", file, "trip", "city")
+    lines = shown("diff", file, "trip", "6").splitlines()[4:]
+    assert [
+        "~ budget   1200 → 9",
+        '\N{MINUS SIGN} city     "Rome"',
+        "~ numbers  1    → [100,200]",
+    ] == lines
+
+
 def test_diff_folds_what_is_long(file, person):
-    """Long names and values are folded to the width; of very long ones the difference shows."""
+    """A long value takes a line that ends with its size, and begins shortly before it differs."""
     name = "a-name-that-is-longer-than-its-column"
     before = [{"walk": number} for number in range(400)]
     after = [*before[:200], {"rest": True}, *before[201:]]
     shown("set", file, "trip", name, json.dumps(before))
     shown("set", file, "trip", name, json.dumps(after))
-    text = shown("diff", file, "trip", "6")
-    assert all(len(line) <= 80 for line in text.splitlines())
-    folded = "".join(line[27:].rstrip() for line in text.splitlines()[4:])
-    assert '"rest":true' in folded
-    assert '"walk":200' in folded
-    assert '"walk":100' not in folded
-    text = shown("diff", file, "trip", "5")
-    assert "".join(name) == "".join(line[2:26].strip() for line in text.splitlines()[4:6])
-    assert text.rstrip().endswith("…")
-    assert terminal.CELL_CHARACTERS_MAX * 2 > len(text)
+    lines = shown("diff", file, "trip", "6").splitlines()[4:]
+    begun = '…,{"walk":199},{"'
+    assert [f"~ a-name-that-is-longer-tha…  {begun}", f"{'→ ':>30}{begun}"] == [
+        line[: 30 + len(begun)] for line in lines
+    ]
+    assert [True, True] == [line.endswith("…  5.0 KiB") for line in lines]
+    assert ["walk", "rest"] == [line[30 + len(begun) :][:4] for line in lines]
+    assert [80, 80] == [len(line) for line in lines]
+    (added,) = shown("diff", file, "trip", "5").splitlines()[4:]
+    assert added.startswith('+ a-name-that-is-longer-tha…  [{"walk":0},')
+    assert added.endswith("…  5.0 KiB")
 
 
 def test_diff_shows_forgotten_messages(person, capsys):
@@ -225,7 +249,7 @@ def test_diff_shows_forgotten_messages(person, capsys):
     from evstore.cli import diff
 
     diff._show(evstore.Diff({}, {}, [], [evstore.ERASED]))
-    assert "\nmessages\n- (forgotten)\n" == capsys.readouterr().out
+    assert "\nmessages\n\N{MINUS SIGN} (forgotten)\n" == capsys.readouterr().out
 
 
 def test_a_real_terminal_gets_a_coloured_diff(file):
@@ -235,7 +259,7 @@ def test_a_real_terminal_gets_a_coloured_diff(file):
     assert 0 == code
     assert "\x1b[31m1\x1b[0m\x1b[1;31m2\x1b[0m\x1b[31m00" in output
     assert "\x1b[32m1\x1b[0m\x1b[1;32m3\x1b[0m\x1b[32m00" in output
-    assert "\x1b[31m- user: Rome?" in output
+    assert "\x1b[31m\N{MINUS SIGN} \x1b[0m\x1b[1;31muser\x1b[0m\x1b[31m: Rome?" in output
 
 
 # Going back.

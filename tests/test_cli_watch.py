@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +27,13 @@ def file(path: Path) -> str:
 @contextmanager
 def watching(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """An `evstore watch` with its output in a pipe, killed at the end if it still runs."""
+    environment = os.environ.copy()
+    environment.pop("PYTHONUNBUFFERED", None)
     with subprocess.Popen(
-        [*EVSTORE, "watch", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*EVSTORE, "watch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
     ) as child:
         try:
             yield child
@@ -82,6 +88,7 @@ def test_a_watch_begins_where_it_is_told(file, arguments, expected):
 def test_a_session_that_is_not_there_is_waited_for(file):
     """A session that is not born yet is shown from its birth on."""
     with watching(file, "newborn") as child, evstore.open(file) as store:
+        time.sleep(1)  # Now it waits.
         store.session("newborn").record("app.born")
         (line,) = lines(child, 1)
     assert ("newborn", "app.born", 1) == (line["session"], line["kind"], line["seq"])
@@ -99,7 +106,7 @@ def test_an_interrupt_ends_a_watch_quietly(file):
 def test_a_reader_that_leaves_ends_a_watch(file):
     """When nobody reads any more, a watch ends without a word, even if nothing comes."""
     with watching(file) as child:
-        lines(child, 1)
+        lines(child, 8)
         assert child.stdout is not None
         assert child.stderr is not None
         child.stdout.close()

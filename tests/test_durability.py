@@ -12,7 +12,7 @@ import pytest
 import evstore
 import evstore.replay
 from evstore.errors import Refused
-from evstore.sqlite import connect, schema
+from evstore.sqlite import schema, wal
 from tests.crash.audit import audit
 
 
@@ -62,7 +62,7 @@ def test_a_clean_close_leaves_one_file(tmp_path):
 
 def test_the_log_stays_short(tmp_path):
     """Under 20,000 commits, with readers that come and go, the write-ahead log keeps its bound."""
-    bound = 4 * connect.WAL_BYTES_MAX  # Some 250 MB are written.
+    bound = 4 * wal.BYTES_MAX  # Some 250 MB are written.
     largest = 0
     stop = threading.Event()
     with evstore.open(tmp_path / "store.db", durability="normal") as store:

@@ -7,7 +7,7 @@ import zstandard
 import evstore
 from evstore import replay
 from evstore.errors import Corrupt
-from evstore.sqlite import insert, payload
+from evstore.sqlite import deltas, insert, payload
 from evstore.sqlite.pages import checksum_vfs
 
 VERSIONS = 12
@@ -17,6 +17,7 @@ VERSIONS = 12
 def path(tmp_path, monkeypatch):
     """Return the path of a store in which one large variable has a dozen similar versions."""
     monkeypatch.setattr(insert, "CHECKPOINT_EVENTS", 5)
+    monkeypatch.setattr(deltas, "TEXT_BYTES_MAX", 0)  # every version is a full copy
     path = tmp_path / "store.db"
     with evstore.open(path) as store:
         session = store.session("s")

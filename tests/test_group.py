@@ -133,7 +133,7 @@ def test_a_disk_that_fails_fails_the_group(path: Path, monkeypatch):
     def failing(self: Any, cursor: Any) -> None:
         self.give_up(cursor, apsw.IOError("the disk is gone"))
 
-    monkeypatch.setattr(database._group, "_finish", failing.__get__(database))
+    monkeypatch.setattr(database.group, "_finish", failing.__get__(database))
     outcomes = at_once(16, lambda number: store.session(f"s-{number}").variables.update(a=1))
     assert {Unavailable} == {*map(type, outcomes)}
     store.close()

@@ -25,7 +25,7 @@ from tests.histories import (
     take,
     values_of,
 )
-from tests.model import states_of
+from tests.model.state import states_of
 from tests.values_strategy import fingerprint
 
 RIPE = HISTORIES.filter(lambda history: len(history) > 3)

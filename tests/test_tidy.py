@@ -29,9 +29,11 @@ MAY_PRINT = ("evstore/cli", "tools/")
 MAY_IMPORT_JSON = ("evstore/cli", "evstore/transfer", "evstore/values.py", "tools/", "tests/")
 MAY_EXECUTE = ("evstore/sqlite/", "tools/", "tests/")
 MAY_CHANGE_ROWS = (
+    "evstore/sqlite/compact.py",
     "evstore/sqlite/insert.py",
     "evstore/sqlite/maintain.py",
     "evstore/sqlite/search.py",
+    "evstore/sqlite/wal.py",
     "tools/",
     "tests/",
 )

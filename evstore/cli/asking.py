@@ -4,13 +4,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import evstore
 from evstore.cli import terminal
+from evstore.cli.completion import complete_moment, complete_name, complete_session
+from evstore.deadlines import Ttl
 from evstore.errors import Refused, SessionNotFound
 from evstore.events import is_number_or_date
 from evstore.moments import When
@@ -19,6 +22,8 @@ from evstore.store import Store
 
 _UID_DIGITS = 32
 _DIGITS = re.compile("[0-9]{1,18}")
+_DURATION = re.compile("([0-9]+(?:[.][0-9]+)?)([smhd]?)")
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class _Moment(click.ParamType[Any]):
@@ -41,6 +46,12 @@ class _Moment(click.ParamType[Any]):
         what = f"{text!r} is no moment: give a sequence, a time like {example}, or a label"
         return self.fail(what, param, ctx)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        """Return the labels that begin so."""
+        return complete_moment(ctx, param, incomplete)
+
 
 class _Name(click.ParamType[Any]):
     """A name that may stand in a store: the shell hands over any bytes."""
@@ -53,6 +64,12 @@ class _Name(click.ParamType[Any]):
         if _is_utf_8(text):
             return text
         return self.fail(f"{text!r} is no name: give one in UTF-8", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        """Return the names that begin so."""
+        return complete_name(ctx, param, incomplete)
 
 
 def _is_utf_8(text: str) -> bool:
@@ -78,10 +95,32 @@ class _Expected(click.ParamType[Any]):
         return self.fail(f"{text!r} is not expected: give a sequence, or 'absent'", param, ctx)
 
 
-FILE = click.argument("file")
-SESSION = click.argument("session")
+class _TimeToLive(click.ParamType[Any]):
+    """A duration like 30m, 2h or 7d, a number of seconds, or a date (UTC) or time in ISO 8601."""
+
+    name = "ttl"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ttl:
+        """Return the duration, or the aware datetime."""
+        text = str(value)
+        given = _DURATION.fullmatch(text)
+        with suppress(ValueError, OverflowError):
+            if given is not None:
+                return timedelta(**{_UNITS[given[2]]: float(given[1])})
+            time = datetime.fromisoformat(text)
+            if time.utcoffset() is not None:
+                return time
+            if text == f"{time:%Y-%m-%d}":
+                return time.replace(tzinfo=UTC)
+        example = "30m, 2h, 7d, seconds, or a time like 2026-01-31T12:00:00Z"
+        return self.fail(f"{text!r} is no deadline: give {example}", param, ctx)
+
+
+FILE = click.argument("file", type=click.Path())
+SESSION = click.argument("session", shell_complete=complete_session)
 MOMENT = _Moment()
 NAME = _Name()
+TTL = _TimeToLive()
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal.")
 AT = click.option(
     "--at",

@@ -1,5 +1,6 @@
-"""The verbs that look after a file: stats, verify and rebuild."""
+"""The verbs that look after a file: stats, verify, rebuild and sweep."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import attrs
@@ -7,10 +8,15 @@ import click
 
 from evstore import replay
 from evstore.cli import asking, terminal
-from evstore.cli.asking import FILE, JSON
+from evstore.cli.asking import ACTOR, FILE, JSON
+from evstore.cli.shown import event_line
+from evstore.cli.terminal import Column
 from evstore.errors import BadFile
+from evstore.events import SESSION_EXPIRED, Event
+from evstore.watch import Watch
 
 _BYTES = "_bytes"
+_EXPIRED_COLUMNS = (Column("session"), Column("uid", 32))
 
 
 @click.command(short_help="Count what a store holds.")
@@ -84,4 +90,33 @@ def rebuild(context: click.Context, file: str) -> None:
         context.exit(1)
 
 
-VERBS = (stats, verify, rebuild)
+def _polled(watch: Watch) -> Iterator[Event]:
+    """Yield what was recorded since the watch began."""
+    while events := watch.poll(0):
+        yield from events
+
+
+@click.command(short_help="Put on record which sessions expired.")
+@FILE
+@ACTOR
+@JSON
+def sweep(file: str, actor: str | None, as_json: bool) -> None:
+    """Put on record which sessions have passed their deadlines, and list them with their uids.
+
+    A session is absent from its deadline on, whether swept or not. `restore` brings one back.
+    """
+    with asking.writing(file, actor) as store:
+        watch = store.watch()
+        store.sweep()
+        expired = [event for event in _polled(watch) if event.kind == SESSION_EXPIRED]
+        if asking.in_json(as_json=as_json):
+            for event in expired:
+                terminal.write(event_line(event))
+            return
+        if expired:
+            rows = ([event.session or "(forgotten)", event.uid] for event in expired)
+            terminal.print_table(_EXPIRED_COLUMNS, rows)
+        terminal.say(f"{len(expired) or 'no'} session{'s' * (len(expired) != 1)} expired", "dim")
+
+
+VERBS = (stats, verify, rebuild, sweep)

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
+from rich.text import Text
 
 import evstore
 from evstore import values
 from evstore.cli import asking, terminal
 from evstore.cli.asking import ACTOR, EXPECTED, FILE, JSON, METADATA, SESSION
-from evstore.cli.shown import event_line, happened
+from evstore.cli.completion import complete_name, complete_uid
+from evstore.cli.shown import event_line, told_event
+from evstore.deadlines import Ttl
 from evstore.errors import Corrupt, Refused
 from evstore.events import Event
 from evstore.moments import When
@@ -19,7 +22,7 @@ from evstore.moments import When
 @click.command(name="set", short_help="Set a variable.")
 @FILE
 @SESSION
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @click.argument("value")
 @click.option("--string", is_flag=True, help="Take VALUE as text, even where it is JSON.")
 @METADATA
@@ -29,6 +32,12 @@ from evstore.moments import When
     type=EXPECTED,
     metavar="SEQ",
     help="Only if the event SEQ set it last, or if it is `absent`.",
+)
+@click.option(
+    "--ttl",
+    type=asking.TTL,
+    metavar="TTL",
+    help="Until when: 30m, 2h, 7d or seconds from now, or a date or time in ISO 8601.",
 )
 @JSON
 def set_variable(
@@ -40,11 +49,13 @@ def set_variable(
     metadata: bool,
     actor: str | None,
     expect: Any,
+    ttl: Ttl | None,
     as_json: bool,
 ) -> None:
     """Set a variable to VALUE: JSON if it is JSON, else text; `-` reads it from stdin.
 
-    The file and the session are created if they are not there.
+    The file and the session are created if they are not there. From its deadline on a variable is
+    absent; a date is its beginning in UTC.
     """
     text = asking.given_text(value)
     given = text if string else value_of(text)
@@ -52,7 +63,7 @@ def set_variable(
         found = store.session(session)
         named = found.metadata if metadata else found.variables
         expected = evstore.ANY if expect is None else expect
-        report(named.set(name, given, expect=expected), as_json=as_json)
+        report(named.set(name, given, expect=expected, ttl=ttl), as_json=as_json)
 
 
 def value_of(text: str) -> Any:
@@ -82,8 +93,10 @@ def report(events: Sequence[Event], *, as_json: bool) -> None:
         if asking.in_json(as_json=as_json):
             terminal.write(event_line(event))
         else:
-            what = terminal.harmless(happened(event)[: terminal.CELL_CHARACTERS_MAX])
-            terminal.say(f"{event.seq}  {event.kind}  {what}".rstrip())
+            line = Text(f"{event.seq}  {event.kind}  ")
+            room = max(12, terminal.out().width - len(line))
+            line.append_text(terminal.folded(told_event(event), room)).rstrip()
+            terminal.say(line)
 
 
 @click.command(short_help="Append a message.")
@@ -125,7 +138,7 @@ def say(
 @click.command(short_help="Delete a variable, or a session.")
 @FILE
 @SESSION
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @METADATA
 @ACTOR
 @JSON
@@ -163,7 +176,7 @@ def delete(
 
 @click.command(short_help="Bring a deleted session back.")
 @FILE
-@click.argument("uid")
+@click.argument("uid", shell_complete=complete_uid)
 @ACTOR
 @JSON
 def restore(file: str, uid: str, actor: str | None, as_json: bool) -> None:

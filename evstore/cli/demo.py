@@ -119,7 +119,7 @@ def _exchanges(messages: list[dict[str, object]]) -> Iterator[list[dict[str, obj
 
 def _show_log(session: Session) -> None:
     _title(2, f"The log of {session.id}")
-    terminal.print_table(LOG_COLUMNS, event_rows(session.events(limit=LOG_ROWS)))
+    terminal.print_table(LOG_COLUMNS, event_rows(session.events(limit=LOG_ROWS)), fit=True)
     if session.head > LOG_ROWS:
         terminal.say(f"… and {session.head - LOG_ROWS:,} more events", "dim")
 
@@ -167,7 +167,7 @@ def _fork(session: Session, at: int) -> None:
         batch.variables["mood"] = "curious"
         batch.messages.append({"role": "user", "content": "And if we had gone another way?"})
     _title(4, f"Fork at {at}: {fork.id} has the same past, and its own future")
-    terminal.print_table(LOG_COLUMNS, event_rows(fork.events(after=at)))
+    terminal.print_table(LOG_COLUMNS, event_rows(fork.events(after=at)), fit=True)
     untouched = f"{session.id} is still at {session.head}, with {len(session.messages):,} messages"
     terminal.say(untouched, "dim")
 

@@ -5,22 +5,29 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 import click
-from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
 import evstore
 from evstore.cli import asking, terminal
 from evstore.cli.asking import FILE, JSON, SESSION
-from evstore.cli.shown import said, text_of
-from evstore.cli.terminal import harmless
+from evstore.cli.completion import complete_session
+from evstore.cli.shown import text_of, told_message
+from evstore.cli.terminal import (
+    CELL_CHARACTERS_MAX,
+    Folded,
+    columns_of,
+    cut,
+    folded,
+    harmless,
+)
 from evstore.moments import When
 from evstore.session import Session
 from evstore.view import View
 
-NAME_COLUMNS_MAX = 24
-CONTEXT_CHARACTERS = 40  # beside what differs in a value that is too long to be shown whole
-_REMOVED, _ADDED = ("-", "red"), ("+", "green")
+CONTEXT_CHARACTERS = 16  # before what differs in a value that is too long to be shown whole
+_REMOVED, _ADDED = ("\N{MINUS SIGN}", "red"), ("+", "green")
+_SIGNS = {"removed": _REMOVED, "added": _ADDED, "changed": ("~", "yellow")}
+_ARROW = " → "
 
 
 class _Change(NamedTuple):
@@ -42,7 +49,13 @@ class _Change(NamedTuple):
 @SESSION
 @click.argument("a", type=asking.MOMENT, required=False)
 @click.argument("b", type=asking.MOMENT, required=False)
-@click.option("--with", "other", metavar="SESSION", help="Compare with this session of the store.")
+@click.option(
+    "--with",
+    "other",
+    metavar="SESSION",
+    shell_complete=complete_session,
+    help="Compare with this session of the store.",
+)
 @JSON
 def diff(
     file: str, session: str, a: When | None, b: When | None, other: str | None, as_json: bool
@@ -100,9 +113,13 @@ def _lines(differing: evstore.Diff) -> Iterator[dict[str, Any]]:
 
 
 def _show_moments(*sides: tuple[Session, View]) -> None:
-    for (session, view), (sign, style) in zip(sides, (_REMOVED, _ADDED), strict=True):
-        line = Text(f"{sign * 3} {harmless(session.id)} at {view.seq:,}", f"bold {style}")
-        line.append(f"  {terminal.moment(view.time)}", "not bold dim")
+    signs = (("---", "red"), ("+++", "green"))
+    for (session, view), (sign, style) in zip(sides, signs, strict=True):
+        which = f" at {view.seq:,}"
+        time = f"  {terminal.moment(view.time)}"
+        room = terminal.out().width - len(sign + which + time) - 1
+        line = Text(f"{sign} ", f"bold {style}").append_text(cut(Text(harmless(session.id)), room))
+        line.append(which).append(time, "not bold dim")
         line.rstrip()
         terminal.say(line)
 
@@ -113,9 +130,7 @@ def _show(differing: evstore.Diff) -> None:
     for title, named in (("variables", differing.variables), ("metadata", differing.metadata)):
         if named:
             _show_title(title)
-            width = min(NAME_COLUMNS_MAX, max(cell_len(harmless(name)) for name in named))
-            for change in _changes(named):
-                _show_change(change, width)
+            _show_changes(list(_changes(named)))
     if differing.removed or differing.added:
         _show_title("messages")
     for messages, side in ((differing.removed, _REMOVED), (differing.added, _ADDED)):
@@ -128,21 +143,53 @@ def _show_title(title: str) -> None:
     terminal.say(title, "bold")
 
 
-def _show_change(change: _Change, width: int) -> None:
-    row = Table.grid(padding=(0, 1))
-    row.add_column(width=1)
-    row.add_column(width=width, overflow="fold")
-    row.add_column(overflow="fold")
+def _show_changes(changes: list[_Change]) -> None:
+    """Show a line for each change; values that are too long for it stand below each other."""
+    width = terminal.out().width
+    names = [cut(Text(harmless(change.name)), width // 3) for change in changes]
+    name_columns = max(columns_of(name.plain) for name in names)
+    room = width - name_columns - len("~   ")
+    side = (room - len(_ARROW)) // 2
+    pairs = [_sides(change, room) for change in changes]
+    is_short = [max(columns_of(each.text.plain) for each in pair) <= side for pair in pairs]
+    before_columns = max(
+        (
+            columns_of(before.text.plain)
+            for change, (before, _), short in zip(changes, pairs, is_short, strict=True)
+            if change.kind == "changed" and short
+        ),
+        default=0,
+    )
+    for change, name, (before, after), short in zip(changes, names, pairs, is_short, strict=True):
+        sign, style = _SIGNS[change.kind]
+        name.pad_right(name_columns - columns_of(name.plain))
+        line = Text.assemble((f"{sign} ", style), name, "  ")
+        if change.kind != "changed":
+            line.append_text(folded(after if change.kind == "added" else before, room))
+        elif short:
+            shown = before.text.copy()
+            shown.pad_right(before_columns - columns_of(shown.plain))
+            line.append_text(shown).append(_ARROW, "dim").append_text(after.text)
+        else:
+            terminal.say(line.append_text(folded(before, room)))
+            line = Text(_ARROW.strip().rjust(name_columns + 3), "dim")
+            line.append_text(Text(" ")).append_text(folded(after, room))
+        line.rstrip()
+        terminal.say(line)
+
+
+def _sides(change: _Change, width: int) -> tuple[Folded, Folded]:
+    """Return both values of a change in their colours, with what differs in bold."""
     values = (change.before, change.after)
     texts = ["" if value is evstore.ABSENT else _text(value) for value in values]
     start = _common(*texts)
     end = _common(*(text[start:][::-1] for text in texts))
-    for value, text, (sign, style) in zip(values, texts, (_REMOVED, _ADDED), strict=True):
-        if value is not evstore.ABSENT:
-            shown = _marked(text, start, len(text) - end, emphasis=change.kind == "changed")
-            shown.stylize_before(style)
-            row.add_row(Text(sign, style), Text(harmless(change.name), style), shown)
-    terminal.out().print(row)
+    sides = []
+    for text, (_, style) in zip(texts, (_REMOVED, _ADDED), strict=True):
+        shown = _marked(text, start, len(text) - end, width, emphasis=change.kind == "changed")
+        shown.stylize_before(style)
+        sides.append(Folded(shown, len(text.encode())))
+    return sides[0], sides[1]
 
 
 def _common(one: str, other: str) -> int:
@@ -155,22 +202,19 @@ def _text(value: Any) -> str:
     return "(forgotten)" if value is evstore.ERASED else text_of(value).decode()
 
 
-def _marked(text: str, start: int, end: int, *, emphasis: bool) -> Text:
-    """Return a text with what differs in bold, and of a long text only what stands around it."""
+def _marked(text: str, start: int, end: int, width: int, *, emphasis: bool) -> Text:
+    """Return a text with what differs in bold, and of a long text only from shortly before it."""
     before, differs, after = text[:start], text[start:end], text[end:]
-    if len(text) > terminal.CELL_CHARACTERS_MAX:
-        if len(before) > CONTEXT_CHARACTERS:
-            before = "…" + before[-CONTEXT_CHARACTERS:]
-        if len(after) > CONTEXT_CHARACTERS:
-            after = after[:CONTEXT_CHARACTERS] + "…"
-        if len(differs) > terminal.CELL_CHARACTERS_MAX:
-            differs = differs[: terminal.CELL_CHARACTERS_MAX] + "…"
+    if len(text) > width and len(before) > CONTEXT_CHARACTERS:
+        before = "…" + before[-CONTEXT_CHARACTERS:]
+    # What is cut here could not be shown anyway, and takes long to look through.
+    differs, after = differs[:CELL_CHARACTERS_MAX], after[:CELL_CHARACTERS_MAX]
     middle = (harmless(differs), "bold" if emphasis else "")
     return Text.assemble(harmless(before), middle, harmless(after))
 
 
 def _show_message(message: Any, sign: str, style: str) -> None:
-    whole = "(forgotten)" if message is evstore.ERASED else said(message)
-    line = Text(f"{sign} {harmless(whole[: terminal.CELL_CHARACTERS_MAX])}", style)
-    line.truncate(terminal.out().width, overflow="ellipsis")
-    terminal.say(line)
+    line = Text(f"{sign} ", style)
+    shown = folded(told_message(message), terminal.out().width - len(line))
+    shown.stylize_before(style)
+    terminal.say(line.append_text(shown))

@@ -1,6 +1,6 @@
 """The verbs of the past: label, blame and history tell of it; undo, redo, revert return to it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice, takewhile
 
@@ -11,8 +11,8 @@ from rich.text import Text
 from evstore.cli import asking, terminal
 from evstore.cli.asking import ACTOR, AT, COUNT, FILE, JSON, SESSION
 from evstore.cli.changing import report
-from evstore.cli.shown import event_line, text_of
-from evstore.cli.terminal import Column, harmless
+from evstore.cli.shown import event_line, said_by, text_of, told_value
+from evstore.cli.terminal import Cell, Column, harmless
 from evstore.events import VARIABLE_SET, Event
 from evstore.moments import When
 from evstore.session import Session
@@ -189,14 +189,13 @@ def history(
             terminal.print_table(_HISTORY_COLUMNS, map(_history_row, chosen))
 
 
-def _history_row(event: Event) -> list[str | Text]:
-    by = Text(harmless((event.actor or "")[: terminal.CELL_CHARACTERS_MAX]))
-    if event.cause is not None:
-        cause = harmless(event.cause[: terminal.CELL_CHARACTERS_MAX])
-        by.append(f"{' ' if by else ''}{cause}", "dim")
-    is_set = event.kind == VARIABLE_SET
-    value = _value(event) if is_set else Text("(deleted)", "red")
-    return [str(event.seq), terminal.moment(event.time), by, value]
+def _history_row(event: Event) -> list[Cell]:
+    value: Cell = Text("(deleted)", "red")
+    if event.kind == VARIABLE_SET:
+        value = Text("(forgotten)", "dim")
+        if event.text is not None:
+            value = told_value(event.data["value"])
+    return [str(event.seq), terminal.moment(event.time), said_by(event), value]
 
 
 # Going back.
@@ -219,10 +218,7 @@ def undo(
     """
     with asking.writing(file, actor) as store:
         found = asking.find(store, session)
-        for done in range(steps):
-            events = found.undo()
-            if not events:
-                _nothing(context, "undo", done, steps)
+        for events in _steps(context, "undo", found.undo, steps):
             _report_step("took back", found, _named(events[0]), events, as_json=as_json)
 
 
@@ -242,10 +238,7 @@ def redo(
     """
     with asking.writing(file, actor) as store:
         found = asking.find(store, session)
-        for done in range(steps):
-            events = found.redo()
-            if not events:
-                _nothing(context, "redo", done, steps)
+        for events in _steps(context, "redo", found.redo, steps):
             undone = next(found.events(_named(events[0]) - 1, limit=1))
             _report_step("brought back", found, _named(undone), events, as_json=as_json)
 
@@ -255,10 +248,17 @@ def _named(event: Event) -> int:
     return int((event.cause or "").partition(":")[2])
 
 
-def _nothing(context: click.Context, verb: str, done: int, steps: int) -> None:
-    so_far = f" after {done} of {steps} steps" if done else ""
-    terminal.complain(f"nothing to {verb}{so_far}: see what happened with log")
-    context.exit(1)
+def _steps(
+    context: click.Context, verb: str, step: Callable[[], Sequence[Event]], steps: int
+) -> Iterator[Sequence[Event]]:
+    """Yield what each step recorded; where nothing is left before the last one, exit with 1."""
+    for done in range(steps):
+        events = step()
+        if not events:
+            so_far = f" after {done} of {steps} steps" if done else ""
+            terminal.complain(f"nothing to {verb}{so_far}: see what happened with log")
+            context.exit(1)
+        yield events
 
 
 def _report_step(
@@ -273,10 +273,11 @@ def _report_step(
     last = first + sum(1 for _ in takewhile(lambda e: e.position == begins.position, following))
     which = f"{first:,}" if last == first else f"{first:,} to {last:,}"
     by = "" if begins.actor is None else f" by {begins.actor[:100]}"
-    terminal.say(harmless(f"{what} {which}{by}: {_recorded(events)}"))
+    terminal.say(harmless(f"{what} {which}{by}: {recorded(events)}"))
 
 
-def _recorded(events: Sequence[Event]) -> str:
+def recorded(events: Sequence[Event]) -> str:
+    """Say how many events were recorded, and where the session is by them."""
     plural = "" if len(events) == 1 else "s"
     return f"{len(events):,} event{plural} recorded, now at {events[-1].seq:,}"
 
@@ -299,7 +300,7 @@ def revert(file: str, session: str, moment: When, actor: str | None, as_json: bo
         if asking.in_json(as_json=as_json):
             report(events, as_json=as_json)
             return
-        what = _recorded(events) if events else f"nothing to revert, still at {found.head:,}"
+        what = recorded(events) if events else f"nothing to revert, still at {found.head:,}"
         terminal.say(f"{harmless(repr(session))} is as it was at {to:,}: {what}")
 
 

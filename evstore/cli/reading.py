@@ -1,7 +1,8 @@
 """The verbs that look: ls, show, log and get; none of them creates or changes anything."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import attrs
 import click
@@ -12,11 +13,22 @@ from rich.text import Text
 from evstore import values
 from evstore.cli import asking, terminal
 from evstore.cli.asking import AT, COUNT, FILE, JSON, METADATA, SESSION
-from evstore.cli.shown import LOG_COLUMNS, event_line, event_rows, one_line, parts, text_of
-from evstore.cli.terminal import Column
+from evstore.cli.changing import value_of
+from evstore.cli.completion import complete_name, complete_session
+from evstore.cli.shown import (
+    LOG_COLUMNS,
+    event_line,
+    event_rows,
+    one_line,
+    parts,
+    text_of,
+    told_value,
+)
+from evstore.cli.terminal import Cell, Column
 from evstore.moments import When
 from evstore.results import Parent, SessionInfo
 from evstore.session import Session
+from evstore.variables import Variables
 from evstore.view import View
 
 MESSAGES_SHOWN = 20
@@ -26,40 +38,89 @@ _LS_COLUMNS = (
     Column("head", 7, right=True),
     Column("messages", 8, right=True),
     Column("variables", 9, right=True),
-    Column("updated", 20, style="dim"),
+    Column("updated", 8, right=True, style="dim"),
+    Column("expires", 8, right=True, style="yellow"),
 )
 # Its uid is what brings a life back; the counts have to make room for it.
-_ENDED_COLUMNS = (_LS_COLUMNS[0], _LS_COLUMNS[-1], Column("uid", 32))
-_VALUE_COLUMNS = (Column("name", 24, style="cyan"), Column("type", 9, style="dim"), Column("value"))
+_ENDED_COLUMNS = (_LS_COLUMNS[0], _LS_COLUMNS[4], Column("uid", 32))
+_VALUE_COLUMNS = (
+    Column("name", 24, style="cyan"),
+    Column("type", 9, style="dim"),
+    Column("value"),
+)
+_EXPIRY = Column("expires", 8, right=True, style="yellow")
+
+
+def _conditions(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the values that were given as NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for condition in given:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            what = f"{condition!r} is no condition: give NAME=VALUE"
+            raise click.BadParameter(what, context, option)
+        if name in found:
+            raise click.BadParameter(f"{name!r} is there twice: give it once", context, option)
+        found[name] = value_of(value)
+    return found
 
 
 @click.command(short_help="List the sessions of a store.")
 @FILE
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=complete_session)
+@click.option(
+    "--where",
+    multiple=True,
+    callback=_conditions,
+    metavar="NAME=VALUE",
+    help="List those with this metadata: VALUE is JSON if it is JSON, else text. May be repeated.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["id", "updated"]),
+    default="id",
+    help="List by id, or the one that changed last first.",
+)
 @click.option("--deleted", is_flag=True, help="List the lives that have ended, with their uids.")
 @click.option("--limit", type=COUNT, metavar="NUMBER", help="List so many at most.")
 @JSON
-def ls(file: str, prefix: str, deleted: bool, limit: int | None, as_json: bool) -> None:
+def ls(
+    file: str,
+    prefix: str,
+    where: dict[str, Any],
+    order: Literal["id", "updated"],
+    deleted: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List the sessions whose id begins with PREFIX."""
     with asking.reading(file) as store:
-        sessions = store.sessions(prefix, limit=limit, deleted=deleted)
+        sessions = store.sessions(prefix, where=where, order=order, limit=limit, deleted=deleted)
         if asking.in_json(as_json=as_json):
             for info in sessions:
                 terminal.write(terminal.json_line(attrs.asdict(info)))
             return
-        columns = _ENDED_COLUMNS if deleted else _LS_COLUMNS
-        terminal.print_table(columns, (_ls_row(info, deleted=deleted) for info in sessions))
+        columns, now = _ENDED_COLUMNS if deleted else _LS_COLUMNS, datetime.now(UTC)
+        rows = (_ls_row(info, now, deleted=deleted) for info in sessions)
+        terminal.print_table(columns, rows, fit=True)
 
 
-def _ls_row(info: SessionInfo, *, deleted: bool) -> list[str | Text]:
+def _ls_row(info: SessionInfo, now: datetime, *, deleted: bool) -> list[Cell]:
     name = Text(terminal.harmless(info.id or "(forgotten)"))
     if info.parent is not None:
         origin = terminal.harmless(info.parent.id or info.parent.uid)
         name.append(f"  fork of {origin} at {info.parent.seq}", "dim")
-    updated = terminal.moment(info.updated_at)
+    updated = terminal.age(info.updated_at, now)
     if deleted:
         return [name, updated, info.uid]
-    return [name, f"{info.head:,}", f"{info.messages:,}", f"{info.variables:,}", updated]
+    counts = [f"{count:,}" for count in (info.head, info.messages, info.variables)]
+    return [name, *counts, updated, _expiry(info.expires_at, now)]
+
+
+def _expiry(deadline: datetime | None, now: datetime) -> str:
+    return "" if deadline is None else terminal.age(deadline, now)
 
 
 @click.command(short_help="Show a session, now or at a moment.")
@@ -99,7 +160,9 @@ def _json_pieces(session: Session, view: View, limit: int | None) -> Iterator[by
         "time": view.time,
         "created_at": session.created_at,
         "updated_at": session.updated_at,
+        "expires_at": session.expires_at,
         "parent": None if parent is None else attrs.asdict(parent),
+        "deadlines": dict(_deadlines(view.variables)),
         "variables": orjson.Fragment(_members(view.variables)),
         "metadata": orjson.Fragment(_members(view.metadata)),
     }
@@ -107,6 +170,14 @@ def _json_pieces(session: Session, view: View, limit: int | None) -> Iterator[by
     for index, message in enumerate(_newest(view, limit)):
         yield (b"," if index else b"") + text_of(message)
     yield b"]}"
+
+
+def _deadlines(named: Variables) -> Iterator[tuple[str, datetime]]:
+    """Yield the names that have a deadline."""
+    for name in named:
+        deadline = named.info(name).expires_at
+        if deadline is not None:
+            yield name, deadline
 
 
 def _members(named: Mapping[str, Any]) -> bytes:
@@ -132,18 +203,33 @@ def _show_head(session: Session, view: View) -> None:
     if parent is not None:
         facts.append(f"fork of {terminal.harmless(parent.id or parent.uid)} at {parent.seq:,}")
     terminal.say(" · ".join(facts), "dim")
+    deadline = session.expires_at
+    if deadline is not None:
+        now = datetime.now(UTC)
+        verb = "expires" if deadline > now else "expired"
+        terminal.say(f"{verb} {terminal.moment(deadline)}, {terminal.age(deadline, now)}", "yellow")
 
 
-def _show_values(title: str, named: Mapping[str, Any]) -> None:
+def _show_values(title: str, named: Variables) -> None:
     if named:
         terminal.say()
         terminal.say(f"{title} ({len(named)})", "bold")
-        terminal.print_table(_VALUE_COLUMNS, _value_rows(named))
+        _print_values(named)
 
 
-def _value_rows(named: Mapping[str, Any]) -> Iterator[list[str]]:
-    for name, value in named.items():
-        yield [name, values.type_name(text_of(value)), one_line(value)]
+def _print_values(named: Variables) -> None:
+    """Print names and values as a table, with their deadlines where there is one."""
+    deadlines, now = dict(_deadlines(named)), datetime.now(UTC)
+    rows: list[list[Cell]] = [
+        [name, values.type_name(text_of(value)), told_value(value, one_line(value))]
+        for name, value in named.items()
+    ]
+    if not deadlines:
+        terminal.print_table(_VALUE_COLUMNS, rows)
+        return
+    for row, name in zip(rows, named, strict=True):
+        row.append(_expiry(deadlines.get(name), now))
+    terminal.print_table((*_VALUE_COLUMNS, _EXPIRY), rows)
 
 
 def _show_messages(view: View, limit: int) -> None:
@@ -207,13 +293,13 @@ def log(
             for event in events:
                 terminal.write(event_line(event))
         else:
-            terminal.print_table(LOG_COLUMNS, event_rows(events))
+            terminal.print_table(LOG_COLUMNS, event_rows(events, now=datetime.now(UTC)), fit=True)
 
 
 @click.command(short_help="Print the value of a variable, or of all.")
 @FILE
 @SESSION
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @METADATA
 @AT
 @JSON
@@ -240,7 +326,7 @@ def get(
         if name is None and exact:
             terminal.write(terminal.harmless_json(_members(named)) + b"\n")
         elif name is None:
-            terminal.print_table(_VALUE_COLUMNS, _value_rows(named))
+            _print_values(named)
         elif name not in named:
             what = "metadata" if metadata else "variable"
             terminal.complain(

@@ -2,26 +2,35 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from io import TextIOWrapper
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import click
 import orjson
+from rich.cells import get_character_cell_size
 from rich.console import Console
 from rich.text import Text
 
 # Control characters move cursors and rewrite titles; the marks of writing direction make a text
-# look like another one; lone surrogates cannot be written at all.
+# look like another one; tags and most selectors of variants hide a text in it; lone surrogates
+# cannot be written at all.
 _HARMFUL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
+    "\U000e0000-\U000e0fff]"
 )
+# What changes the sign before it, which a terminal may show beside it instead.
+_BESIDE = {"\ufe0f": 1, **dict.fromkeys("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff", 2)}
 _WHITESPACE = bytes.maketrans(b"\n\r\t", b"   ")
 _KIB = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 CELL_CHARACTERS_MAX = 1000  # no line shows more of one text
+FITTED_ROWS_MAX = 200
+_UNITS_OF_TIME = (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def is_terminal() -> bool:
@@ -42,6 +51,8 @@ def out() -> Console:
 def _console(stream: Any, *, error: bool) -> Console:
     key = (id(stream), error)
     if key not in _consoles():
+        if isinstance(stream, TextIOWrapper):  # What a terminal has no signs for is spelled out.
+            stream.reconfigure(errors="backslashreplace")
         # Outside a terminal nothing wraps: a line is a line.
         width = None if stream.isatty() else 80
         _consoles()[key] = Console(file=stream, highlight=False, width=width, stderr=error)
@@ -86,7 +97,12 @@ def harmless_json(text: bytes) -> bytes:
     text = text.translate(_WHITESPACE)
     if text.isascii() and b"\x7f" not in text:
         return text
-    return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode()).encode()
+    return _HARMFUL.sub(lambda found: _json_escape(found[0]), text.decode()).encode()
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def write(line: bytes) -> None:
@@ -102,8 +118,15 @@ def stored(text: str | bytes | None) -> orjson.Fragment | None:
 # Tables that need not be known to their end before their first row is shown.
 
 
+class Folded(NamedTuple):
+    """A text that takes one line: where it is cut, it ends with its size."""
+
+    text: Text
+    size_bytes: int
+
+
 class Column(NamedTuple):
-    """A column of a table: its title, its width (0: what the others leave), and its side."""
+    """A column of a table: its title, its width (0: a share of what is left), and its side."""
 
     title: str
     width: int = 0
@@ -111,15 +134,30 @@ class Column(NamedTuple):
     style: str = ""
 
 
-def print_table(columns: Iterable[Column], rows: Iterable[Iterable[str | Text]]) -> None:
-    """Print rows as they come, each on one line, cut to the width of the terminal."""
-    columns = list(columns)
+Cell = str | Text | Folded
+Row = Sequence[Cell] | Text  # cells, or a heading
+
+
+def print_table(columns: Iterable[Column], rows: Iterable[Row], *, fit: bool = False) -> None:
+    """Print rows as they come, each on one line, cut to the width of the terminal.
+
+    With `fit`, columns take no more than the first rows need; one that is empty is left out.
+    """
+    columns, rows = list(columns), iter(rows)
+    if fit:
+        first = list(islice(rows, FITTED_ROWS_MAX))
+        columns, first = _fitted(columns, first, is_whole=len(first) < FITTED_ROWS_MAX)
+        rows = chain(first, rows)
     fixed = sum(column.width for column in columns) + 2 * (len(columns) - 1)
-    widths = [column.width or max(12, out().width - fixed) for column in columns]
+    shares = sum(not column.width for column in columns) or 1
+    widths = [column.width or max(12, (out().width - fixed) // shares) for column in columns]
     titles = [Text(column.title, "bold") for column in columns]
-    for index, cells in enumerate(_with_titles(titles, rows)):
+    for index, row in enumerate(chain([titles], rows)):
+        if isinstance(row, Text):
+            say(cut(row, out().width))
+            continue
         line = Text()
-        for column, width, given in zip(columns, widths, cells, strict=True):
+        for column, width, given in zip(columns, widths, row, strict=True):
             style = column.style if index else ""
             line.append_text(_cell(given, width, style, right=column.right))
             line.append("  ")
@@ -127,20 +165,69 @@ def print_table(columns: Iterable[Column], rows: Iterable[Iterable[str | Text]])
         say(line)
 
 
-def _with_titles(
-    titles: list[Text], rows: Iterable[Iterable[str | Text]]
-) -> Iterator[Iterable[str | Text]]:
-    yield titles
-    yield from rows
+def _fitted(
+    columns: list[Column], rows: list[Row], *, is_whole: bool
+) -> tuple[list[Column], list[Row]]:
+    """Return the columns as wide as the rows need, and of a whole table only those in use."""
+    cells = [row for row in rows if not isinstance(row, Text)]
+    wanted = [
+        max((columns_of(_plain(row[at])) for row in cells), default=1) for at in range(len(columns))
+    ]
+    kept = [at for at, width in enumerate(wanted) if width or not is_whole]
+    fitted = [
+        columns[at]._replace(width=min(columns[at].width, max(wanted[at], len(columns[at].title))))
+        for at in kept
+    ]
+    return fitted, [row if isinstance(row, Text) else [row[at] for at in kept] for row in rows]
 
 
-def _cell(given: str | Text, width: int, style: str, *, right: bool) -> Text:
-    if isinstance(given, str):
-        given = Text(harmless(given[:CELL_CHARACTERS_MAX]), style)
-    cell = given.copy()
-    cell.truncate(width, overflow="ellipsis")
-    (cell.pad_left if right else cell.pad_right)(width - cell.cell_len)
+def _plain(given: Cell) -> str:
+    text = given.text if isinstance(given, Folded) else given
+    return text.plain if isinstance(text, Text) else harmless(text[:CELL_CHARACTERS_MAX])
+
+
+def _cell(given: Cell, width: int, style: str, *, right: bool) -> Text:
+    if isinstance(given, Folded):
+        cell = folded(given, width)
+    elif isinstance(given, Text):
+        cell = cut(given, width)
+    else:
+        cell = cut(Text(harmless(given[:CELL_CHARACTERS_MAX]), style), width)
+    (cell.pad_left if right else cell.pad_right)(width - columns_of(cell.plain))
     return cell
+
+
+def folded(given: Folded, width: int) -> Text:
+    """Return a text that takes one line of a width; where it is cut, its size stands at the end."""
+    if columns_of(given.text.plain) <= width:
+        return given.text.copy()
+    shown_size = size(given.size_bytes)
+    cell = cut(given.text, width - len(shown_size) - 2)
+    cell.pad_right(width - len(shown_size) - columns_of(cell.plain))
+    return cell.append(shown_size, "not bold dim")
+
+
+def cut(text: Text, width: int) -> Text:
+    """Return a text cut to a width, with an ellipsis where something is missing."""
+    if columns_of(text.plain) <= width:
+        return text.copy()
+    room, count = width - 1, 0
+    for character in text.plain:
+        room -= _columns_of_one(character)
+        if room < 0:
+            break
+        count += 1
+    return text[:count].append("…")
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns a text takes on a terminal, at the most."""
+    return len(text) if text.isascii() else sum(map(_columns_of_one, text))
+
+
+@cache
+def _columns_of_one(character: str) -> int:
+    return _BESIDE.get(character) or get_character_cell_size(character)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -163,6 +250,16 @@ def size(size_bytes: int) -> str:
 def moment(time: datetime | None) -> str:
     """Return a time in UTC, to the second."""
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def age(time: datetime, now: datetime) -> str:
+    """Return how long ago a time is, or how far ahead, in one unit: 5m ago, in 2h."""
+    seconds = int((now - time).total_seconds())
+    for unit, length in _UNITS_OF_TIME:
+        if abs(seconds) >= length:
+            shown = f"{abs(seconds) // length}{unit}"
+            return f"{shown} ago" if seconds > 0 else f"in {shown}"
+    return "now"
 
 
 # Long work.

@@ -9,6 +9,7 @@ import click
 
 from evstore.cli import asking, terminal
 from evstore.cli.asking import FILE, JSON
+from evstore.cli.completion import complete_session
 from evstore.errors import TooLarge
 from evstore.transfer import export_lines, import_lines
 
@@ -18,8 +19,14 @@ _STDOUT = (None, "-")
 
 @click.command(short_help="Print a store or a session as JSON Lines.")
 @FILE
-@click.argument("session", required=False)
-@click.option("-o", "--output", metavar="FILE", help="Write to a new file instead of stdout.")
+@click.argument("session", required=False, shell_complete=complete_session)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write to a new file instead of stdout.",
+)
 def export(file: str, session: str | None, output: str | None) -> None:
     """Print a store, or one SESSION with the past it shares, as JSON Lines for `import`."""
     with asking.reading(file) as store:
@@ -49,7 +56,7 @@ class _Kept:
 
 @click.command(name="import", short_help="Add what was exported.")
 @FILE
-@click.argument("input", default="-")
+@click.argument("input", default="-", type=click.Path())
 @JSON
 def import_(file: str, input: str, as_json: bool) -> None:
     """Add what INPUT (stdin, unless given) holds and the store lacks; again adds nothing.

@@ -7,8 +7,24 @@ from typing import Any, NoReturn
 
 import click
 
-from evstore.cli import MISUSE, STOPPED, care, changing, demo, diff, doctor, past, reading, transfer
+from evstore.cli import (
+    MISUSE,
+    STOPPED,
+    care,
+    changing,
+    completion,
+    demo,
+    diff,
+    doctor,
+    merge,
+    past,
+    reading,
+    search,
+    transfer,
+)
+from evstore.cli.compact import compact
 from evstore.cli.terminal import complain, finish
+from evstore.cli.watch import watch
 from evstore.errors import EvstoreError, MissingExtra, Refused, Unsupported
 
 WRONG = 1
@@ -40,6 +56,8 @@ class Verbs(click.Group):
     def run(self, *arguments: Any, **settings: Any) -> int:
         """Run, and return the exit code: 0 fine, 1 found something wrong, 2 misuse."""
         settings["standalone_mode"] = False
+        settings.setdefault("prog_name", completion.PROGRAM)
+        settings.setdefault("complete_var", completion.VARIABLE)
         try:
             code = super().main(*arguments, **settings)
             finish()
@@ -96,9 +114,14 @@ for verb in (
     *changing.VERBS,
     diff.diff,
     *past.VERBS,
+    merge.merge,
+    search.search,
+    watch,
     *care.VERBS,
+    compact,
     *transfer.VERBS,
 ):
     app.add_command(verb)
 app.add_command(doctor.doctor)
 app.add_command(demo.demo)
+app.add_command(completion.completion)

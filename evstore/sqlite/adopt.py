@@ -21,6 +21,7 @@ from evstore.events import (
 )
 from evstore.sqlite import payload
 from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.deltas import Encoded
 from evstore.sqlite.insert import (
     BatchRow,
     Prepared,
@@ -146,12 +147,12 @@ def _prepared(batch: Batch, seq: int, entry: Entry, said: bytes) -> Prepared:
         if entry.leaf is None:
             raise _damaged(batch, "an event has neither data nor a leaf")
         body = Body(entry.kind, None, b"", None, entry.version)
-        return Prepared(body, payload.FORGOTTEN, entry.leaf, None, entry.leaf)
+        return Prepared(body, Encoded(payload.FORGOTTEN, entry.leaf), None, entry.leaf)
     if (entry.kind in FAMILY) != (entry.name is not None) or entry.salt is None:
         raise _damaged(batch, "an event has a name and needs none, or the other way round")
     body = Body(entry.kind, entry.name, entry.text, _operand(batch, seq, entry), entry.version)
-    encoding, data = payload.pack(entry.text)
-    return Prepared(body, encoding, data, entry.salt, entry.hashed(said))
+    encoded = Encoded(*payload.pack(entry.text))
+    return Prepared(body, encoded, entry.salt, entry.hashed(said))
 
 
 def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:

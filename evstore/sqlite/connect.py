@@ -6,12 +6,9 @@ from collections.abc import Callable
 import apsw
 
 from evstore.errors import Unavailable, Unsupported
-from evstore.sqlite import schema
+from evstore.sqlite import schema, wal
 from evstore.sqlite.files import sync_folder
 from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
-
-WAL_PAGES = 1000  # the log is copied into the file from here on
-WAL_BYTES_MAX = 16 << 20  # and cut back to this once it was larger
 
 _HARDENING = (
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -85,8 +82,7 @@ def _make_ready(connection: apsw.Connection, cursor: schema.Cursor, path: str) -
         _change(connection, cursor, schema.upgrade)
     if cursor.execute("pragma journal_mode=wal").get != "wal":
         raise Unavailable(path, "its folder does not allow write-ahead logging")
-    cursor.execute(f"pragma journal_size_limit={WAL_BYTES_MAX}").fetchall()
-    connection.wal_autocheckpoint(WAL_PAGES)
+    cursor.execute(f"pragma journal_size_limit={wal.BYTES_MAX}").fetchall()
 
 
 def _create(connection: apsw.Connection, cursor: schema.Cursor, path: str) -> None:

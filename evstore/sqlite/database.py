@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import apsw
 
 from evstore.errors import Busy, Closed, ReadOnly, Unavailable
 from evstore.sqlite import schema
+from evstore.sqlite.caches import Caches
 from evstore.sqlite.connect import open_memory, open_reader, open_writer
 from evstore.sqlite.failures import is_fatal, translate
-from evstore.sqlite.group import Group
+from evstore.sqlite.group import Group, Member, Work
 from evstore.sqlite.poller import Poller
+from evstore.sqlite.wal import Wal
 
 Cursor = schema.Cursor
 Columns = schema.Columns
@@ -32,8 +34,9 @@ class Database:
 
     def __init__(self, path: str, *, writable: bool) -> None:
         self.path = path
-        self._caches: dict[str, dict[Any, Any]] = {}
-        self._currents: dict[str, dict[Any, Any]] = {}
+        caches = Caches()
+        self.cache, self.current, self.forget = caches.kept, caches.current, caches.forget
+        self._outdate = caches.outdate
         self._version = -1  # of the file, as of the newest commit of this process
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
@@ -42,10 +45,11 @@ class Database:
         self._resting: list[Cursor] = []  # while the process forks
         self._locks_held: list[threading.Lock] = []
         self._writer: Cursor | None = None
+        self._wal: Wal | None = None
         self._synchronous = ""
         self._deadline = 0.0
         self.poller = Poller(self.ask)
-        self._group = Group(self.begin, self.finish, self.give_up, self.forget)
+        self.group = Group(self.begin, self.finish, self.give_up, self.forget)
         self.users = 0  # handles, counted by who opens and closes them
         self._closed: str | None = None
         self._failed: str | None = None
@@ -118,13 +122,13 @@ class Database:
         once, and by another thread. Raises Busy, Unavailable, and what the work raises.
         """
         self.check()
-        result: Result = self._group.commit(work, durability, WAIT_S)
+        result: Result = self.group.commit(work, durability, WAIT_S)
         return result
 
-    def forget(self) -> None:
-        """Drop what was cached of changes that are taken back."""
-        for cache in (*self._caches.values(), *self._currents.values()):
-            cache.clear()
+    def member(self, work: Work, durability: Durability, tell: schema.Tell) -> Member:
+        """Return the work of a task as a member for the group; its event loop is told by `tell`."""
+        self.check()
+        return Member(work, durable=durability == "full", wait_s=WAIT_S, tell=tell)
 
     def flush(self) -> None:
         """Make every commit so far survive a power cut: a full commit carries the others along."""
@@ -133,27 +137,6 @@ class Database:
             version = cursor.execute("pragma user_version").get
             cursor.execute(f"pragma user_version={version}")
 
-    def cache(self, name: str, entries_max: int = 10_000) -> dict[Any, Any]:
-        """Return a cache that is dropped whenever a transaction is abandoned, and when full."""
-        cache = self._caches.get(name)
-        if cache is None:
-            cache = self._caches[name] = {}
-        elif len(cache) > entries_max:
-            cache.clear()
-        return cache
-
-    def current(self, name: str, entries_max: int = 10_000) -> dict[Any, Any]:
-        """Return a cache of what writers changed last: dropped also when another process wrote.
-
-        It tells the truth inside a write transaction alone.
-        """
-        cache = self._currents.get(name)
-        if cache is None:
-            cache = self._currents[name] = {}
-        elif len(cache) > entries_max:
-            cache.clear()
-        return cache
-
     # How it comes to be, and ends.
 
     def make_writable(self) -> None:
@@ -161,10 +144,11 @@ class Database:
         self._hold(WAIT_S)
         try:
             if self._writer is None:
-                memory = self.path == MEMORY
-                self._writer = (
-                    open_memory() if memory else open_writer(self.path, self._keep_waiting)
-                )
+                if self.path == MEMORY:
+                    self._writer = open_memory()
+                else:
+                    self._writer = open_writer(self.path, self._keep_waiting)
+                    self._wal = Wal(self._writer)
         except apsw.Error as error:
             raise translate(error, self.path, WAIT_S) from error
         finally:
@@ -177,6 +161,7 @@ class Database:
         with self._lock:
             self._closed = "the store is closed"
             self.forget()
+            self.group.end()
             self._close_idle()
             if self._writer is not None:  # It comes last: it folds the WAL into the file.
                 self._writer.connection.close()
@@ -292,8 +277,7 @@ class Database:
             self._set_synchronous(cursor, durability() if callable(durability) else durability)
             cursor.execute("begin immediate")
             if cursor.connection.data_version("main") != self._version:
-                for cache in self._currents.values():
-                    cache.clear()
+                self._outdate()
         except apsw.BusyError as error:  # Nothing has changed.
             self._lock.release()
             raise translate(error, self.path, wait_s) from error
@@ -305,14 +289,24 @@ class Database:
         """Commit and release the lock; raises Unavailable where the disk fails."""
         try:
             cursor.execute("commit")
+        except BaseException as error:
+            if isinstance(error, apsw.Error) or cursor.connection.in_transaction:
+                self.give_up(cursor, error)
+            self._lock.release()
+            raise
+        try:
             self._version = cursor.connection.data_version("main")
-        except BaseException as error:  # noqa: BLE001 - it is raised again
-            self.give_up(cursor, error)
-        self._lock.release()
+            if self._wal is not None:
+                self._wal.care(durable=self._synchronous == "full")
+        except apsw.Error as error:  # The commit holds; what follows will be told.
+            self._abandon(cursor, error)
+        finally:
+            self._lock.release()
 
     def give_up(self, cursor: Cursor, error: BaseException) -> NoReturn:
         """Roll back, release the lock, and raise the error, SQLite's translated."""
         self._abandon(cursor, error)
+        error.rolled_back = True  # type: ignore[attr-defined] # for whoever was interrupted
         self._lock.release()
         if isinstance(error, apsw.Error):
             raise translate(error, self.path, WAIT_S) from error

@@ -4,14 +4,16 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from evstore.chain import Batch
 from evstore.deadlines import Lease, Ttl
-from evstore.errors import Closed, ReadOnly, SessionExpired, SessionNotFound
+from evstore.errors import Closed, ReadOnly
 from evstore.events import Event, Said
 from evstore.limits import Limits
 from evstore.sqlite import (
     adopt,
+    compact,
     leases,
     listing,
     lives,
@@ -22,12 +24,15 @@ from evstore.sqlite import (
     wording,
     write,
 )
-from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.database import Database, Durability
+from evstore.sqlite.group import Member, Work
 from evstore.sqlite.listing import Listed, Place, Wanted
 from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter
+from evstore.sqlite.looking import Looking, living
 from evstore.sqlite.poller import newest_position
 from evstore.sqlite.read import Moment
+from evstore.sqlite.schema import Tell
 from evstore.sqlite.search import Match
 from evstore.sqlite.sharing import open_database, release
 from evstore.sqlite.verify import Finding
@@ -77,7 +82,27 @@ class Engine:
 
     def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
-        recorded = write.append(self.database, drafts)
+        return self.noted(self.database.commit(self.prepare(drafts), drafts[0].durability))
+
+    def prepare(self, drafts: Sequence[Draft]) -> Work:
+        """Do what can be done before the lock; return what is left to do once it is held."""
+        return write.prepare(self.database, drafts)
+
+    def member(self, work: Work, durability: Durability, tell: Tell) -> Member:
+        """Return some work as a member for `submit`; `tell` is told once it is decided."""
+        return self.database.member(work, durability, tell)
+
+    @property
+    def submit(self) -> Callable[[Sequence[Member]], None]:
+        """What queues members for the next group; the same for all handles of a file."""
+        return self._shared.group.submit
+
+    def withdraw(self, member: Member) -> bool:
+        """Take back what was submitted, where that has not begun."""
+        return self._shared.group.withdraw(member)
+
+    def noted(self, recorded: list[Recorded]) -> list[Recorded]:
+        """Return what was recorded, once it has been logged."""
         for batch in recorded:
             _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
         return recorded
@@ -124,33 +149,14 @@ class Engine:
 
     # Reading.
 
-    def moment(self, session_id: str, life: Life | None = None) -> "Looking":
+    def moment(self, session_id: str, life: Life | None = None) -> Looking:
         """Return a with block that sees one session as it is now, all from one snapshot.
 
         Without a life it is the one that now has the id, or the unborn one. A life that has ended
         is SessionNotFound, or SessionExpired; use `past` for it. A lease that slides is renewed
         now and then.
         """
-        return Looking(self, session_id, life)
-
-    def living(
-        self, cursor: Cursor, session_id: str, life: Life | None, now_us: int
-    ) -> tuple[Life | None, Lease | None]:
-        """Return the life to look at, and its lease."""
-        found = life or lives.holder(self.database, cursor, session_id)
-        if found is None:
-            return None, None
-        now = lives.standing(cursor, found)
-        if now.ended is None and (now.lease is None or now.lease.expires_us > now_us):
-            return found, now.lease
-        if life is None:
-            return None, None
-        raise (SessionExpired if now.has_expired(now_us) else SessionNotFound)(session_id)
-
-    def renew(self, life: Life, now_us: int) -> None:
-        """Renew a lease that slides, if that costs no waiting."""
-        if not self._read_only:
-            leases.renew_if_free(self.database, life, now_us)
+        return Looking(self.database, session_id, life, self.clock(), renews=not self._read_only)
 
     @contextmanager
     def past(
@@ -166,7 +172,7 @@ class Engine:
     def find(self, session_id: str) -> Life | None:
         """Return the life that now has this id."""
         with self.database.snapshot() as cursor:
-            return self.living(cursor, session_id, None, self.clock())[0]
+            return living(self.database, cursor, session_id, None, self.clock())[0]
 
     def find_uid(self, uid: bytes) -> tuple[Life | None, bool]:
         """Return the life with this uid, and whether it has ended."""
@@ -278,6 +284,14 @@ class Engine:
         """Wait until the store is beyond a position, it `is_over` or closed, or time has passed."""
         self.database.poller.wait(position, timeout_s, lambda: self._closed or is_over())
 
+    def listen(self, listener: Any, position: int, tell: Tell) -> None:
+        """Have a listener told once the store is beyond a position, or it has to look again."""
+        self.database.poller.listen(listener, position, tell)
+
+    def unlisten(self, listener: Any) -> bool:
+        """Let a listener not be told any more; False where it has been."""
+        return self._shared.poller.forget(listener)
+
     def wake(self) -> None:
         """Let all who wait look again whether it is over for them."""
         self._shared.poller.wake()
@@ -303,6 +317,12 @@ class Engine:
             raise ReadOnly(self.path)
         maintain.rebuild(self.database, self._durability)
 
+    def compact(self) -> compact.Gain:
+        """Encode the log anew, and give back the space that it saves."""
+        if self._read_only:
+            raise ReadOnly(self.path)
+        return compact.compact(self.database, self._durability)
+
     def check_rows(self) -> Iterator[Finding]:
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
         return verify.check_rows(self.database)
@@ -327,35 +347,6 @@ class Engine:
             self.wake()
             release(self._shared)
             _log.debug("closed %s", self.path)
-
-
-class Looking:
-    """A with block that sees a session as it is now."""
-
-    __slots__ = ("_cursor", "_database", "_engine", "_id", "_lease", "_life", "_now_us")
-
-    def __init__(self, engine: Engine, session_id: str, life: Life | None) -> None:
-        self._engine = engine
-        self._id = session_id
-        self._life = life
-
-    def __enter__(self) -> Moment:
-        engine = self._engine
-        self._database = database = engine.database
-        self._now_us = now_us = engine.clock()
-        self._cursor = cursor = database.begin_reading()
-        try:
-            self._life, self._lease = engine.living(cursor, self._id, self._life, now_us)
-        except BaseException as error:
-            database.end_reading(cursor, error)
-            raise
-        return Moment(database, cursor, self._life, None, now_us)
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._database.end_reading(self._cursor, error)
-        lease, life = self._lease, self._life
-        if lease is not None and life is not None and error is None and lease.is_due(self._now_us):
-            self._engine.renew(life, self._now_us)
 
 
 def _microseconds() -> int:

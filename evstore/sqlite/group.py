@@ -2,7 +2,8 @@
 
 The first caller leads: it takes along whoever waits by the time it holds the write lock. The others
 sleep until their outcome is known, or until it is their turn to lead. A caller that is alone does
-all of its work in its own thread.
+all of its work in its own thread. A task must not do that: for tasks a deputy leads, one thread
+that is there while they write, and each event loop is told once of all its members in a group.
 """
 
 import threading
@@ -15,26 +16,44 @@ import apsw
 
 from evstore.errors import Busy
 from evstore.sqlite.failures import is_fatal, translate
-from evstore.sqlite.schema import Cursor, Durability
+from evstore.sqlite.schema import Cursor, Durability, Tell
 
-MEMBERS_MAX = 256  # in one transaction, so that nobody waits long for the others
+MEMBERS_MAX = 1024  # in one transaction, so that nobody waits long for the others
+# An event loop that wants to go on while a group is at work would get the interpreter's lock after
+# 5 ms: between two short statements nobody else is quick enough to take it.
+WORK_S = 0.002
+REST_S = 0.00005
+IDLE_S = 2.0  # how long the deputy stays without work
 Work = Callable[[Cursor], Any]
 
 
 class Member:
     """One caller's work: what it is to do inside a transaction, and what came of it."""
 
-    __slots__ = ("deadline_s", "decided", "durable", "error", "leads", "result", "turn", "work")
+    __slots__ = (
+        "deadline_s",
+        "decided",
+        "durable",
+        "error",
+        "leads",
+        "result",
+        "tell",
+        "turn",
+        "work",
+    )
 
-    def __init__(self, work: Work, *, durable: bool, wait_s: float) -> None:
+    def __init__(
+        self, work: Work, *, durable: bool, wait_s: float, tell: Tell | None = None
+    ) -> None:
         self.work = work
+        self.tell = tell  # by which the event loop of a task learns which members are decided
         self.durable = durable  # whether the commit has to survive a power cut
         self.deadline_s = time.monotonic() + wait_s
         self.result: Any = None
         self.error: BaseException | None = None
         self.decided = False
         self.leads = False
-        self.turn: threading.Lock | None = None  # released once it is decided, or leads
+        self.turn: threading.Lock | None = None  # of a thread: released once decided, or leading
 
     @property
     def left_s(self) -> float:
@@ -67,7 +86,12 @@ class Group:
         self._forget = forget
         self._gate = threading.Lock()
         self._waiting: deque[Member] = deque()
+        self._taken: list[Member] = []  # those who go along, as long as it has not begun
         self._led = False
+        self._deputy: threading.Thread | None = None
+        self._called = threading.Lock()  # released to call the deputy
+        self._called.acquire()
+        self._ended = False
 
     def commit(self, work: Work, durability: Durability, wait_s: float) -> Any:
         """Do some work in a transaction that callers at the same time share; return its result.
@@ -78,12 +102,45 @@ class Group:
         member = Member(work, durable=durability == "full", wait_s=wait_s)
         if self._leads(member) or self._sleep(member):
             try:
-                self._lead(member)
+                self._lead(member, [member])
             finally:
                 self._pass_on()
         if member.error is not None:
             raise member.error
         return member.result
+
+    def submit(self, members: Sequence[Member]) -> None:
+        """Queue the work of tasks; their `tell` is called with those whose outcome is known.
+
+        That happens in another thread, once for each group. Members that are withdrawn before have
+        no outcome.
+        """
+        try:
+            with self._gate:
+                self._have_deputy()
+                self._waiting.extend(members)
+                if not self._led:
+                    self._led = True
+                    self._called.release()
+        except RuntimeError as error:  # There are too many threads.
+            self._settle(members, error)
+
+    def withdraw(self, member: Member) -> bool:
+        """Take a member out of those who wait; False where it is being done, or was."""
+        with self._gate:
+            for place in (self._waiting, self._taken):
+                if member in place:
+                    place.remove(member)
+                    return True
+            return False
+
+    def end(self) -> None:
+        """Let the deputy go as soon as nobody needs it."""
+        with self._gate:
+            self._ended = True
+            if self._deputy is not None and not self._led:
+                self._led = True
+                self._called.release()
 
     def _leads(self, member: Member) -> bool:
         """Tell whether a new member leads, because nobody does; otherwise it waits."""
@@ -102,63 +159,108 @@ class Group:
         started_s = time.monotonic()
         try:
             while not member.turn.acquire(timeout=max(member.left_s, 0.05)):
-                if self._withdraw(member):  # else it is being done, and will be known soon
+                if self.withdraw(member):  # else it is being done, and will be known soon
                     raise Busy(round(1000 * (time.monotonic() - started_s)))
         except BaseException:
             # Where the thread was interrupted, the next one leads in its stead.
-            if not self._withdraw(member) and member.leads:
+            if not self.withdraw(member) and member.leads:
                 self._pass_on()
             raise
         return member.leads
 
-    def _withdraw(self, member: Member) -> bool:
-        """Take a member out of those who wait; False where it does not wait any more."""
-        with self._gate:
-            if member not in self._waiting:
-                return False
-            self._waiting.remove(member)
-            return True
-
     def _pass_on(self) -> None:
-        """Let the one lead that waits longest."""
+        """Let the one lead that waits longest, or the deputy where that is a task."""
         with self._gate:
             self._led = bool(self._waiting)
-            if self._led:
+            if self._led and self._waiting[0].tell is not None:
+                self._called.release()
+            elif self._led:
                 following = self._waiting.popleft()
                 following.leads = True
-                _wake(following)
+                _wake([following])
+
+    # What the deputy does.
+
+    def _have_deputy(self) -> None:
+        if self._deputy is None:
+            deputy = threading.Thread(target=self._stand_in, name="evstore-group", daemon=True)
+            deputy.start()
+            self._deputy = deputy
+
+    def _stand_in(self) -> None:
+        while True:
+            called = self._called.acquire(timeout=IDLE_S)
+            if called:
+                self._lead_first()
+            with self._gate:
+                # Where somebody leads, it may be this thread, which has been called meanwhile.
+                if (self._ended or not called) and not self._led:
+                    self._deputy = None
+                    return
+
+    def _lead_first(self) -> None:
+        """Lead in the stead of the one that waits longest, if it was not withdrawn."""
+        try:
+            with self._gate:
+                self._taken = [self._waiting.popleft()] if self._waiting else []
+                members = self._taken
+                leader = members[0] if members else None
+            if leader is not None:
+                try:
+                    self._lead(leader, members)
+                except BaseException as error:  # noqa: BLE001 - its task raises it
+                    self._settle([leader], error)
+        finally:
+            self._pass_on()
 
     # What the leader does.
 
-    def _lead(self, leader: Member) -> None:
+    def _lead(self, leader: Member, members: list[Member]) -> None:
         """Commit the work of the leader and of all who wait by the time it holds the lock."""
-        members = [leader]
+        self._taken = members
 
         def durability() -> Durability:
             if self._waiting:
-                members.extend(self._take())
-            return "full" if any(member.durable for member in members) else "normal"
+                self._take()
+            return "full" if any(member.durable for member in list(members)) else "normal"
 
+        finishing = False
         try:
-            cursor = self._begin(durability, leader.left_s)
             try:
+                cursor = self._begin(durability, leader.left_s)
+            finally:
+                self._set_out()
+            try:
+                rest_s = time.monotonic() + WORK_S
                 for member in members:
                     self._work(cursor, member, alone=len(members) == 1)
+                    if time.monotonic() > rest_s and member.tell is not None:
+                        time.sleep(REST_S)
+                        rest_s = time.monotonic() + WORK_S
             except BaseException as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
+            finishing = True
             self._finish(cursor)
             self._settle(members)
         except Exception as error:  # noqa: BLE001 - each member raises it
             self._settle(members, error)
-        except BaseException:
+        except BaseException as error:
             # Where this thread was interrupted, the others are none the worse for it.
-            self._give_back([member for member in members[1:] if not member.decided])
+            followers = [member for member in members if not (member is leader or member.decided)]
+            if finishing and not getattr(error, "rolled_back", False):  # It came after the commit.
+                self._settle(followers)
+            else:
+                self._give_back(followers)
             raise
 
-    def _take(self) -> Sequence[Member]:
+    def _take(self) -> None:
         with self._gate:
             count = min(len(self._waiting), MEMBERS_MAX - 1)
-            return [self._waiting.popleft() for _ in range(count)]
+            self._taken += [self._waiting.popleft() for _ in range(count)]
+
+    def _set_out(self) -> None:
+        with self._gate:
+            self._taken = []  # From now on nobody can be withdrawn.
 
     def _give_back(self, members: Sequence[Member]) -> None:
         with self._gate:
@@ -186,9 +288,16 @@ class Group:
     def _settle(members: Sequence[Member], error: BaseException | None = None) -> None:
         for member in members:
             member.settle(error)
-            _wake(member)
+        _wake(members)
 
 
-def _wake(member: Member) -> None:
-    if member.turn is not None:
-        member.turn.release()
+def _wake(members: Sequence[Member]) -> None:
+    """Let threads go on, and tell each event loop, once, of all the members that are its own."""
+    told: dict[Tell, list[Member]] = {}
+    for member in members:
+        if member.tell is not None:
+            told.setdefault(member.tell, []).append(member)
+        elif member.turn is not None:
+            member.turn.release()
+    for tell, own in told.items():
+        tell(own)

@@ -20,9 +20,10 @@ from evstore.events import (
     Body,
     value_text,
 )
-from evstore.sqlite import payload
+from evstore.sqlite import chains, payload
 from evstore.sqlite.checkpoint import write_outline
 from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.deltas import Encoded
 from evstore.sqlite.lives import SEQ_BITS, Life, Standing, Tip, by_uid, holder, standing, tip
 from evstore.sqlite.read import Moment
 from evstore.state import Outline, Reference, is_there, step
@@ -30,8 +31,8 @@ from evstore.state import Outline, Reference, is_there, step
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage
 _TURNS = ENDINGS | {SESSION_RESTORED}
 _INSERT_EVENT = (
-    "insert into event(id, kind, version, name, base, operand, encoding, size, position, salt,"
-    " data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "insert into event(id, kind, version, name, base, operand, encoding, delta, size, position,"
+    " salt, data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 INLINE_BYTES_MAX = payload.ZSTD_FROM_BYTES - 1
 
@@ -47,8 +48,7 @@ class Prepared(NamedTuple):
     """A body with all that can be computed before the lock."""
 
     body: Body
-    encoding: int
-    data: str | bytes
+    encoded: Encoded
     salt: bytes | None
     leaf: bytes
 
@@ -110,7 +110,8 @@ def lay_out(
     """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
     layout = Layout()
     numbers = database.cache("kind_numbers")
-    for seq, (body, encoding, data, salt, _) in enumerate(prepared, first):
+    for seq, (body, encoded, salt, _) in enumerate(prepared, first):
+        stored = encoded
         base = None
         family = FAMILY.get(body.kind)
         if family is not None and body.name is not None:
@@ -121,10 +122,13 @@ def lay_out(
             now = step(before, seq, body.kind, body.operand)
             started = known.before if known else before
             layout.named[family, body.name] = Named(started, now, body)
+            if moment.life is not None and chains.is_large(body):
+                stored = chains.settle(database, cursor, moment.life, base, seq, body, encoded)
         layout.kinds.append(body.kind)
         number = numbers.get(body.kind) or kind_number(database, cursor, body.kind)
         said = (seq, number, body.version, body.name, base, body.operand)
-        layout.rows.append((*said, encoding, len(body.text), position, salt, data))
+        form = (stored.encoding, stored.delta, len(body.text))
+        layout.rows.append((*said, *form, position, salt, stored.data))
     return layout
 
 

@@ -68,6 +68,8 @@ class Life:
 
     def event_id(self, seq: int) -> int:
         """Return the event.id of the event at `seq`."""
+        if self.parent is None:
+            return (self.number << SEQ_BITS) + seq
         return (self.recorder(seq).number << SEQ_BITS) + seq
 
     @property

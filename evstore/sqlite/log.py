@@ -12,6 +12,7 @@ from evstore.sqlite.lives import SEQ_BITS, Life, by_number, tip
 from evstore.sqlite.rows import Row, kind_name, text_of
 
 PAGE_EVENTS = 256
+PAGE_BYTES = 4 << 20  # of text, after which a page of batches ends
 _EXPIRED = KINDS.index(SESSION_EXPIRED) + 1
 _COLUMNS = (
     "select event.id, encoding, delta, size, data, event.position, batch.time, kind, name, actor,"
@@ -165,14 +166,19 @@ def first_batch(
 def batches(
     database: Database, cursor: Cursor, after: int, limit: int = PAGE_EVENTS
 ) -> Iterator[Batch]:
-    """Yield up to `limit` batches with a position greater than `after`."""
+    """Yield up to `limit` batches with a position greater than `after`, fewer if they are large."""
     rows = cursor.execute(
         "select position, session, first, last, time, actor, cause, key, link from batch"
         " where position > ? order by position limit ?",
         (after, limit),
     ).fetchall()
+    size_bytes = 0
     for row in rows:
-        yield _batch(database, cursor, row)
+        batch = _batch(database, cursor, row)
+        yield batch
+        size_bytes += sum(len(entry.text or b"") for entry in batch.entries)
+        if size_bytes > PAGE_BYTES:
+            break
 
 
 def newest_batches(database: Database, cursor: Cursor, life: Life, count: int) -> list[Batch]:

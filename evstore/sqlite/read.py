@@ -1,5 +1,6 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -8,7 +9,7 @@ from evstore.sqlite import payload
 from evstore.sqlite.checkpoint import anchor_of, newest_anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.found import Facts, Found, Step
-from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, tip
+from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, by_uid, tip
 from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
 from evstore.state import MessageList, Outline, Range, Reference, is_there
 
@@ -17,6 +18,7 @@ _BODY = f"kind in {_BODY_NUMBERS}"
 _LIST_KINDS = (
     f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
 )
+_UID = re.compile("[0-9a-f]{32}")
 _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many events at most
 
 
@@ -88,27 +90,28 @@ class Moment:
             reference = Reference(*row[:3])
         else:
             reference = self._state.names[family].get(name)
-        if reference is None or not self._is_there(family, reference):
+        if reference is None or reference.created is None:
+            return None
+        if reference.operand is not None and not is_there(family, reference, self.now_us):
             return None
         return self._found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
 
     def variables(self, family: int) -> dict[str, Found]:
         """Return all names of a family that are there, in order of name, with their values."""
         references = self.references(family)
-        inline = self._inline(family) if references else {}
-        life = self._life
-        ids = {
-            name: life.event_id(reference.seq)
+        if self._life is None or not references:
+            return {}
+        inline = self._inline(family)
+        found = {
+            name: _found(reference, inline.get((name, reference.seq)))
             for name, reference in references.items()
-            if life is not None and (name, reference.seq) not in inline
         }
+        event_id = self._life.event_id
+        ids = {name: event_id(kept.seq) for name, kept in found.items() if kept.text is None}
         texts = texts_at(self._cursor, ids.values()) if ids else {}
-        return {
-            name: self._found(reference, texts[ids[name]])
-            if name in ids
-            else _found(reference, inline[name, reference.seq])
-            for name, reference in references.items()
-        }
+        for name, number in ids.items():
+            found[name] = self._found(references[name], texts[number])
+        return found
 
     def references(self, family: int) -> dict[str, Reference]:
         """Return where all names of a family stand that are there, in order of name."""
@@ -119,7 +122,12 @@ class Moment:
         else:
             own = self._own(family)
             names = own if self._life.parent is None else {**self._shared(family), **own}
-        return {name: names[name] for name in sorted(names) if self._is_there(family, names[name])}
+        return {
+            name: reference
+            for name in sorted(names)
+            if (reference := names[name]).created is not None
+            and (reference.operand is None or is_there(family, reference, self.now_us))
+        }
 
     def count(self, family: int) -> int:
         """Return how many names of a family are there."""
@@ -132,11 +140,6 @@ class Moment:
             (self._life.number, family, self.now_us),
         ).get
         return count
-
-    def _is_there(self, family: int, reference: Reference) -> bool:
-        if reference.created is None:
-            return False
-        return reference.operand is None or is_there(family, reference, self.now_us)
 
     def newest(self, family: int, name: str) -> Reference | None:
         """Return where a name stands now, tombstones included, or None where it was never set."""
@@ -164,8 +167,9 @@ class Moment:
             rows = self._cursor.execute(
                 "select id, kind, name, operand from event where id between ? and ?", segment.ids
             ).fetchall()
+            kinds = {number: self.kind(number) for number in {row[1] for row in rows}}
             for event_id, kind, name, operand in rows:
-                outline.apply(event_id & SEQ_MAX, self.kind(kind), name, operand, self)
+                outline.apply(event_id & SEQ_MAX, kinds[kind], name, operand, self)
         return outline
 
     def kind(self, number: int) -> str:
@@ -333,19 +337,29 @@ class Moment:
             yield Step(*row)
             last = row[0] - 1
 
-    def merges(self, other: Life) -> list[Step]:
-        """Return the batches that merged another life here, the newest first."""
-        prefix = f"{MERGE}{other.uid.hex()}:"
-        segments = self._life.until(self.seq) if self._life else ()
-        return [
-            Step(*row)
-            for segment in reversed(segments)
+    def merged(self) -> "list[tuple[Step, Moment]]":
+        """Return the batches that merged another moment here, and those moments."""
+        found = []
+        for segment in self._life.until(self.seq) if self._life else ():
             for row in self._cursor.execute(
-                "select first, last, cause from batch where session = ? and last <= ?"
-                " and cause >= ? and cause < ? order by position desc",
-                (segment.number, segment.last, prefix, f"{prefix[:-1]};"),
-            ).fetchall()
-        ]
+                "select first, last, cause from batch where session = ? and first <= ?"
+                " and cause >= ? and cause < ?",
+                (segment.number, segment.last, MERGE, f"{MERGE[:-1]};"),
+            ).fetchall():
+                source = self._source(row[2])
+                if source is not None:
+                    found.append((Step(*row), source))
+        return found
+
+    def _source(self, cause: str) -> "Moment | None":
+        """Return the moment that the cause of a merge names, if it is one of this store."""
+        _, uid, seq = (*cause.split(":", 2), "", "")[:3]
+        if not (seq.isdecimal() and _UID.fullmatch(uid)):
+            return None
+        life = by_uid(self._database, self._cursor, bytes.fromhex(uid))
+        if life is None or int(seq) > tip(self._cursor, life).head:
+            return None
+        return self.of(life, int(seq))
 
     # Facts about one event.
 

@@ -60,12 +60,12 @@ def _decoded(cursor: Cursor, row: Row) -> str | None:
         if text is None or type(delta.data) is not bytes:
             raise Corrupt("", "a delta has nothing to build on")
         text = payload.expand(delta.data, delta.size, text)
-    return text
+    return None if text is None else payload.decode(text)
 
 
-def _whole(row: Row) -> str | None:
+def _whole(row: Row) -> bytes | None:
     if row.encoding == payload.TEXT and type(row.data) is str:
-        return row.data
+        return row.data.encode()
     if row.encoding == payload.ZSTD and type(row.data) is bytes:
         return payload.expand(row.data, row.size)
     if row.encoding == payload.FORGOTTEN and type(row.data) is bytes and len(row.data) == _LEAF:

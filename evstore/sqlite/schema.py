@@ -1,5 +1,6 @@
 """What a file of ours contains: the numbered SQL files, and the check that a file has just that."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ APPLICATION_ID = 0x65767374  # "evst"
 Cursor = Any
 Columns = tuple[Any, ...]
 Durability = Literal["full", "normal"]
+Tell = Callable[[list[Any]], None]  # how an event loop is told what its tasks wait for
 Catalog = frozenset[tuple[str, str, str | None]]
 
 

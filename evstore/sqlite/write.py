@@ -6,7 +6,8 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -39,7 +40,7 @@ from evstore.events import (
     value_text,
 )
 from evstore.limits import Limits
-from evstore.sqlite import payload
+from evstore.sqlite import chains
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
     BatchRow,
@@ -120,22 +121,21 @@ class Recorded(NamedTuple):
         ]
 
 
-def append(database: Database, drafts: Sequence[Draft]) -> list[Recorded]:
-    """Append batches in one transaction, at consecutive positions: all of them, or none.
+def prepare(database: Database, drafts: Sequence[Draft]) -> Callable[[Cursor], list[Recorded]]:
+    """Return the work that appends batches at consecutive positions, once the lock is held.
 
-    Raises Conflict, SessionNotFound, TooMany, TooLarge, Busy and Unavailable.
+    It raises Conflict, SessionNotFound, TooMany and TooLarge.
     """
-    ready = [(draft, *_make_ready(draft)) for draft in drafts]
+    return partial(_append, database, [(draft, *_make_ready(database, draft)) for draft in drafts])
 
-    def work(cursor: Cursor) -> list[Recorded]:
-        recorded = []
-        for draft, said, birth, prepared in ready:
-            life, lease = _find_life(database, cursor, draft)
-            appending = _Appending(database, cursor, draft, said, life, lease)
-            recorded.append(appending.run(birth, prepared))
-        return recorded
 
-    return database.commit(work, drafts[0].durability)
+def _append(database: Database, ready: Sequence[tuple[Any, ...]], cursor: Cursor) -> list[Recorded]:
+    recorded = []
+    for draft, said, birth, prepared in ready:
+        life, lease = _find_life(database, cursor, draft)
+        appending = _Appending(database, cursor, draft, said, life, lease)
+        recorded.append(appending.run(birth, prepared))
+    return recorded
 
 
 def _find_life(
@@ -165,31 +165,37 @@ def expire(database: Database, cursor: Cursor, draft: Draft, life: Life) -> None
     """Record that the deadline of a life has passed, which frees its id."""
     ending = Draft(life.shown, life, (), draft.limits, draft.durability, draft.clock, draft.actor)
     said = said_by(draft.actor, None, None)
-    prepared = _prepare([mark(SESSION_EXPIRED)], said)
+    prepared = _prepare(database, life, [mark(SESSION_EXPIRED)], said)
     _Appending(database, cursor, ending, said, life, None).run([], prepared)
 
 
 def _make_ready(
-    draft: Draft,
+    database: Database, draft: Draft
 ) -> tuple[bytes, list[Prepared | Later], list[Prepared | Later] | None]:
     """Do what can be done before the lock: the birth and the bodies, encoded and hashed."""
     said = said_by(draft.actor, draft.cause, draft.key)
-    prepared = None if callable(draft.say) else _prepare(draft.say, said)
-    return said, _prepare(draft.birth, said), prepared
+    prepared = None if callable(draft.say) else _prepare(database, draft.life, draft.say, said)
+    return said, _prepare(database, None, draft.birth, said), prepared
 
 
-def _prepare(bodies: Said, said: bytes) -> list[Prepared | Later]:
+def _prepare(
+    database: Database, life: Life | None, bodies: Said, said: bytes
+) -> list[Prepared | Later]:
     salts = os.urandom(16 * len(bodies))
     return [
-        body if callable(body) else _prepared(body, salts[16 * index : 16 * index + 16], said)
+        body
+        if callable(body)
+        else _prepared(database, life, body, salts[16 * index : 16 * index + 16], said)
         for index, body in enumerate(bodies)
     ]
 
 
-def _prepared(body: Body, salt: bytes, said: bytes) -> Prepared:
-    encoding, data = payload.pack(body.text)
+def _prepared(
+    database: Database, life: Life | None, body: Body, salt: bytes, said: bytes
+) -> Prepared:
+    encoded = chains.encode(database, life, body)
     hashed = leaf(salt, body.kind, body.name, body.text, said)
-    return Prepared(body, encoding, data, salt, hashed)
+    return Prepared(body, encoded, salt, hashed)
 
 
 class _Appending:
@@ -227,7 +233,8 @@ class _Appending:
             raise Conflict(draft.session_id, draft.expect, self._tip.head)
         if prepared is None:
             assert callable(draft.say)
-            prepared = _prepare(draft.say(self._moment), self._said)
+            said = draft.say(self._moment)
+            prepared = _prepare(self._database, self._life, said, self._said)
         if not prepared:
             return Recorded(self._life, 0, 0, 0, None, None)
         front = birth if self._life is None else []
@@ -237,7 +244,9 @@ class _Appending:
 
     def _resolve(self, items: Sequence[Prepared | Later], first: int) -> list[Prepared]:
         return [
-            _prepared(item(first), os.urandom(16), self._said) if callable(item) else item
+            _prepared(self._database, self._life, item(first), os.urandom(16), self._said)
+            if callable(item)
+            else item
             for item in items
         ]
 

@@ -13,7 +13,7 @@ import apsw
 import evstore
 import evstore.replay
 from evstore.errors import EvstoreError, Unavailable
-from evstore.sqlite import connect
+from evstore.sqlite import wal
 from tests.crash.audit import audit
 from tests.crash.recorder import BASE
 
@@ -131,7 +131,7 @@ def main() -> int:
     """Let each of the first forty operations of a kind fail, and say how often what was seen."""
     path, fault, lasting, wal_pages = sys.argv[1:]
     disk = FaultyDisk()
-    connect.WAL_PAGES = int(wal_pages)
+    wal.PAGES = int(wal_pages)
     seen: Counter[str] = Counter()
     evstore.open(path).close()
     for after in range(40):

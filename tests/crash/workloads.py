@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import evstore
-from evstore.sqlite import connect, database, schema
+from evstore.sqlite import database, deltas, schema, wal
 from evstore.sqlite.database import Durability
 from tests.crash.disk import Mark
 from tests.crash.recorder import Recorder
@@ -186,6 +186,21 @@ def upgrade(program: Program) -> None:
     searches(program)
 
 
+def compaction(program: Program) -> None:
+    """Large values are written in full, then encoded anew, and the file as well."""
+    limit, deltas.TEXT_BYTES_MAX = deltas.TEXT_BYTES_MAX, 0
+    session = program.store.session("compaction")
+    lines = [program.text() for _ in range(6)]
+    for number in range(6):
+        session.variables["lines"] = [*lines, number]
+        program.note()
+    deltas.TEXT_BYTES_MAX = limit
+    gain = program.store.compact()
+    assert gain.after_bytes < gain.before_bytes
+    session.variables["lines"] = lines
+    program.note()
+
+
 _all_scripts = schema.scripts
 WORKLOADS: dict[str, Callable[[Program], None]] = {
     work.__name__: work
@@ -200,6 +215,7 @@ WORKLOADS: dict[str, Callable[[Program], None]] = {
         two_handles,
         searches,
         upgrade,
+        compaction,
     )
 }
 
@@ -208,7 +224,7 @@ def run(name: str, durability: Durability, seed: int, path: str, *, fault: str =
     """Record one workload; `fault` names a mistake that the engine is made to make."""
     recorder = Recorder(folders_are_synced=fault != "folders unsynced")
     recorder.install()
-    connect.WAL_PAGES = 12  # so that small workloads see many checkpoints
+    wal.PAGES = 12  # so that small workloads see many checkpoints
     if fault == "never synced":
         database.Database._set_synchronous = _never_sync  # type: ignore[method-assign]
     if name == "upgrade":

@@ -26,6 +26,9 @@ def use(path: Path) -> int:
         assert_type(store.sessions("t", limit=5), Iterator[evstore.SessionInfo])
         assert_type("trip" in store, bool)
         assert_type(store.delete("trip"), evstore.Event)
+        assert_type(store.watch(after=0).poll(), list[evstore.Event])
+        with trip.watch() as watch:
+            assert_type(next(watch), evstore.Event)
         assert_type(store.stats(), evstore.Stats)
         return store.stats().events
 

@@ -1,0 +1,62 @@
+"""A look at a session as it is now: who has its id, and what it sees, from one snapshot."""
+
+from evstore.deadlines import Lease
+from evstore.errors import SessionExpired, SessionNotFound
+from evstore.sqlite.database import Cursor, Database
+from evstore.sqlite.leases import renew_if_free
+from evstore.sqlite.lives import Life, holder, standing
+from evstore.sqlite.read import Moment
+
+
+def living(
+    database: Database, cursor: Cursor, session_id: str, life: Life | None, now_us: int
+) -> tuple[Life | None, Lease | None]:
+    """Return the life that has an id now, if any, and its lease.
+
+    Where a life is given it has to be that one: raises SessionExpired and SessionNotFound.
+    """
+    found = life or holder(database, cursor, session_id)
+    if found is None:
+        return None, None
+    now = standing(cursor, found)
+    if now.ended is None and (now.lease is None or now.lease.expires_us > now_us):
+        return found, now.lease
+    if life is None:
+        return None, None
+    raise (SessionExpired if now.has_expired(now_us) else SessionNotFound)(session_id)
+
+
+class Looking:
+    """A with block that sees a session as it is now, all from one snapshot.
+
+    It is a class, since most looks are too short for a generator.
+    """
+
+    __slots__ = ("_cursor", "_database", "_id", "_lease", "_life", "_now_us", "_renews")
+
+    def __init__(
+        self, database: Database, session_id: str, life: Life | None, now_us: int, *, renews: bool
+    ) -> None:
+        self._database = database
+        self._id = session_id
+        self._life = life
+        self._now_us = now_us
+        self._renews = renews
+
+    def __enter__(self) -> Moment:
+        database = self._database
+        self._cursor = cursor = database.begin_reading()
+        try:
+            found = living(database, cursor, self._id, self._life, self._now_us)
+        except BaseException as error:
+            database.end_reading(cursor, error)
+            raise
+        self._life, self._lease = found
+        return Moment(database, cursor, self._life, None, self._now_us)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._database.end_reading(self._cursor, error)
+        if self._life is None or self._lease is None or error is not None:
+            return
+        if self._renews and self._lease.is_due(self._now_us):
+            renew_if_free(self._database, self._life, self._now_us)
