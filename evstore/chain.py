@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
+from typing import NamedTuple
 
 import attrs
 
@@ -90,8 +91,7 @@ class Birth:
         return hashed + _origin(self.created_us, self.parent_uid or _NO_UID, self.fork or 0)
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """One event in the log; once forgotten it has a leaf, and neither name, text nor salt."""
 
     kind: str

@@ -4,7 +4,7 @@
     ├── Conflict              someone wrote first                → read again, retry
     ├── Busy                  another holds the write lock       → retry later
     ├── NotFound              (LookupError)
-    │   ├── SessionNotFound
+    │   ├── SessionNotFound └── SessionExpired
     │   └── NoSuchMoment
     ├── Refused               (ValueError) the input is at fault → change it
     │   ├── NotStorable · TooLarge · TooMany · BadName · Taken · ReadOnly

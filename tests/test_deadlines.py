@@ -395,9 +395,7 @@ def test_an_import_takes_an_expired_id(store: evstore.Store, clock: Clock, tmp_p
     assert "Oslo" == store.session("trip").variables["city"]
 
 
-@pytest.mark.parametrize(
-    "ttl", [0, -1, float("nan"), float("inf"), True, "1h", START, datetime(2026, 1, 2), 10**20]  # noqa: DTZ001 - what is refused
-)
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True, "1h", START, 10**20])
 def test_a_ttl_that_is_none_is_refused(store: evstore.Store, ttl):
     """What is no duration, or over at once, is refused before anything is written."""
     trip = store.session("trip")

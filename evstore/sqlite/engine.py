@@ -4,26 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evstore.chain import Batch
 from evstore.deadlines import Lease, Ttl
 from evstore.errors import Closed, ReadOnly
 from evstore.events import Event, Said
 from evstore.limits import Limits
-from evstore.sqlite import (
-    adopt,
-    compact,
-    leases,
-    listing,
-    lives,
-    log,
-    maintain,
-    search,
-    verify,
-    wording,
-    write,
-)
+from evstore.sqlite import leases, listing, lives, log, write
 from evstore.sqlite.database import Database, Durability
 from evstore.sqlite.group import Member, Work
 from evstore.sqlite.listing import Listed, Place, Wanted
@@ -33,10 +21,13 @@ from evstore.sqlite.looking import Looking, living
 from evstore.sqlite.poller import newest_position
 from evstore.sqlite.read import Moment
 from evstore.sqlite.schema import Tell
-from evstore.sqlite.search import Match
 from evstore.sqlite.sharing import open_database, release
-from evstore.sqlite.verify import Finding
 from evstore.sqlite.write import Decision, Draft, Recorded
+
+if TYPE_CHECKING:  # What is needed now and then is imported then, for a quick start.
+    from evstore.sqlite.compact import Gain
+    from evstore.sqlite.search import Match
+    from evstore.sqlite.verify import Finding
 
 _log = logging.getLogger("evstore")
 
@@ -120,6 +111,8 @@ class Engine:
         if self._read_only:
             raise ReadOnly(self.path)
         self.sweep(None)  # so that an id whose session has expired is free
+        from evstore.sqlite import adopt
+
         return adopt.adopt(self.database, batches, self._durability)
 
     def draft(
@@ -300,8 +293,10 @@ class Engine:
         """Raise Closed or Unavailable where the store cannot be used any more."""
         self.database.check()
 
-    def search(self, text: str, life: Life | None, seq: int, limit: int) -> list[Match]:
+    def search(self, text: str, life: Life | None, seq: int, limit: int) -> list["Match"]:
         """Return the best matches in a life at `seq`, or without one in all living sessions."""
+        from evstore.sqlite import search, wording
+
         database, query = self.database, wording.expression(text)
         if not query or limit < 1:
             return []
@@ -315,24 +310,34 @@ class Engine:
         """Make the present and the checkpoints anew from the log, in one transaction."""
         if self._read_only:
             raise ReadOnly(self.path)
+        from evstore.sqlite import maintain
+
         maintain.rebuild(self.database, self._durability)
 
-    def compact(self) -> compact.Gain:
+    def compact(self) -> "Gain":
         """Encode the log anew, and give back the space that it saves."""
         if self._read_only:
             raise ReadOnly(self.path)
+        from evstore.sqlite import compact
+
         return compact.compact(self.database, self._durability)
 
-    def check_rows(self) -> Iterator[Finding]:
+    def check_rows(self) -> Iterator["Finding"]:
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
+        from evstore.sqlite import verify
+
         return verify.check_rows(self.database)
 
-    def check_heads(self) -> Iterator[Finding]:
+    def check_heads(self) -> Iterator["Finding"]:
         """Yield the sessions whose newest batch does not continue the one before it."""
+        from evstore.sqlite import verify
+
         return verify.check_heads(self.database)
 
-    def check_derived(self) -> Iterator[Finding]:
+    def check_derived(self) -> Iterator["Finding"]:
         """Yield what is derived from the log and differs from it."""
+        from evstore.sqlite import verify
+
         return verify.check_derived(self.database)
 
     def counts(self) -> Counts:

@@ -240,11 +240,30 @@ def put_variable(
 
 def copy_metadata(database: Database, cursor: Cursor, life: Life) -> None:
     """Give a fork rows for the metadata it shares, so that one index finds sessions by metadata."""
-    if life.parent is not None:
-        for name, found in Moment(database, cursor, life).variables(METADATA).items():
-            now = Reference(found.seq, found.created, found.operand)
-            inline = inline_text((found.text or "").encode())
-            put_variable(cursor, life.number, METADATA, name, now, inline)
+    if life.parent is None:
+        return
+    if _unchanged_since(cursor, life.parent, life.fork):
+        rows = cursor.execute(
+            "select name, seq, created, operand, value from variable"
+            " where session = ? and family = ? and created is not null",
+            (life.parent.number, METADATA),
+        ).fetchall()
+        for name, seq, created, operand, value in rows:
+            now = Reference(seq, created, operand)
+            put_variable(cursor, life.number, METADATA, name, now, value)
+        return
+    for name, found in Moment(database, cursor, life).variables(METADATA).items():
+        now = Reference(found.seq, found.created, found.operand)
+        inline = inline_text((found.text or "").encode())
+        put_variable(cursor, life.number, METADATA, name, now, inline)
+
+
+def _unchanged_since(cursor: Cursor, life: Life, seq: int) -> bool:
+    """Tell whether the metadata of a life is what it was at `seq`, tombstones included."""
+    newest: int | None = cursor.execute(
+        "select max(seq) from variable where session = ? and family = ?", (life.number, METADATA)
+    ).get
+    return newest is None or newest <= seq
 
 
 def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:
@@ -269,6 +288,12 @@ def checkpoint_distance(outline: Outline) -> int:
     It grows with the number of names, so that checkpoints stay about a byte per event.
     """
     return max(CHECKPOINT_EVENTS, 2 * outline.name_count)
+
+
+def is_checkpoint_due(outline: Outline, since: int) -> bool:
+    """Tell whether a state is far enough from the last checkpoint to be written down."""
+    distance = outline.seq - since
+    return distance >= CHECKPOINT_EVENTS and distance >= checkpoint_distance(outline)
 
 
 def put_checkpoint(cursor: Cursor, number: int, outline: Outline) -> None:

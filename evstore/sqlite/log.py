@@ -7,6 +7,7 @@ import attrs
 
 from evstore.chain import Batch, Birth, Entry
 from evstore.events import KINDS, SESSION_EXPIRED, Event
+from evstore.sqlite import payload
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.lives import SEQ_BITS, Life, by_number, tip
 from evstore.sqlite.rows import Row, kind_name, text_of
@@ -213,11 +214,12 @@ def _batch(database: Database, cursor: Cursor, row: Columns) -> Batch:
 
 
 def _entry(database: Database, cursor: Cursor, row: Columns) -> Entry:
-    *stored, kind, version, name, salt = row
+    number, encoding, delta, size, data, kind, version, name, salt = row
     named = kind_name(database, cursor, kind)
-    text = text_of(cursor, Row(*stored))
+    plain = encoding == payload.TEXT and type(data) is str
+    text = data if plain else text_of(cursor, Row(number, encoding, delta, size, data))
     if text is None:
-        return Entry(named, version, None, None, None, stored[4])
+        return Entry(named, version, None, None, None, data)
     return Entry(named, version, name, text.encode(), salt)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from evstore.events import (
     ENDINGS,
-    FAMILY,
     SESSION_RESTORED,
     SETS,
     value_text,
@@ -12,9 +11,9 @@ from evstore.events import (
 from evstore.sqlite import search
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
-    checkpoint_distance,
     copy_metadata,
     inline_text,
+    is_checkpoint_due,
     kind_number,
     put_checkpoint,
     put_variable,
@@ -22,7 +21,7 @@ from evstore.sqlite.insert import (
 )
 from evstore.sqlite.lives import Life, by_number, tip
 from evstore.sqlite.read import Moment
-from evstore.sqlite.rows import texts_at
+from evstore.sqlite.rows import kind_name, texts_at
 from evstore.state import Outline
 
 Occurrence = tuple[int, int, str, str | None, int | None]
@@ -54,13 +53,13 @@ def session_numbers(cursor: Cursor) -> list[int]:
 
 def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Occurrence]:
     """Yield (seq, position, kind, name, operand) of the events that a life recorded itself."""
-    moment = Moment(database, cursor, life)
+    kinds = dict(cursor.execute("select number, name from kind").fetchall())
     events = cursor.connection.cursor().execute(
         "select id & 0xffffffff, position, kind, name, operand from event where id between ? and ?",
         life.lineage[-1].ids,
     )
     for seq, position, kind, name, operand in events:
-        yield seq, position, moment.kind(kind), name, operand
+        yield seq, position, kinds.get(kind) or kind_name(database, cursor, kind), name, operand
 
 
 def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
@@ -70,16 +69,16 @@ def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
     written = Moment(database, cursor, life, life.fork).anchored
     batch, ended = 0, None
     for seq, position, kind, name, operand in own_steps(database, cursor, life):
-        if batch not in (0, position) and outline.seq - written >= checkpoint_distance(outline):
+        if batch not in (0, position) and is_checkpoint_due(outline, written):
             put_checkpoint(cursor, life.number, outline)
             written = outline.seq
-        outline.apply(seq, kind, name, operand, moment)
         batch = position
+        outline.apply(seq, kind, name, operand, moment)
         if kind in ENDINGS:
             ended = kind_number(database, cursor, kind)
         elif kind == SESSION_RESTORED:
             ended = None
-    if batch and outline.seq - written >= checkpoint_distance(outline):
+    if batch and is_checkpoint_due(outline, written):
         put_checkpoint(cursor, life.number, outline)
     set_ended(database, cursor, life, ended)
     return outline
@@ -89,9 +88,10 @@ def _project(database: Database, cursor: Cursor, life: Life, outline: Outline) -
     """Write the rows of the names that a life touched itself."""
     copy_metadata(database, cursor, life)
     touched = {
-        (family, name): outline.names[family][name]
-        for _, _, kind, name, _ in own_steps(database, cursor, life)
-        if (family := FAMILY.get(kind)) is not None and name is not None
+        (family, name): reference
+        for family, names in outline.names.items()
+        for name, reference in names.items()
+        if reference.seq > life.fork
     }
     ids = {key: life.event_id(reference.seq) for key, reference in touched.items()}
     texts = texts_at(cursor, ids.values())

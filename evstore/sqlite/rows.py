@@ -29,11 +29,13 @@ SELECT_ROW = "select id, encoding, delta, size, data from event where "
 def kind_name(database: Database, cursor: Cursor, number: int) -> str:
     """Return the name of a kind."""
     kinds: dict[int, str] = database.cache("kinds")
-    if number not in kinds:
+    name = kinds.get(number)
+    if name is None:
         kinds.update(cursor.execute("select number, name from kind").fetchall())
-    if number not in kinds:
+        name = kinds.get(number)
+    if name is None:
         raise Corrupt(database.path, f"there is no kind number {number}")
-    return kinds[number]
+    return name
 
 
 def text_of(cursor: Cursor, row: Row) -> str | None:
