@@ -278,6 +278,26 @@ def test_closing_ends_what_tasks_wait_for(loop, path: Path):
         assert counts == [len(again.session(f"s-{number}").messages) for number in range(8)]
 
 
+def test_where_no_thread_can_be_started_tasks_are_told(loop, path: Path, monkeypatch):
+    """A process with too many threads is an error of the step, and it can be taken again."""
+
+    async def main() -> None:
+        async with aio.open(path) as store:
+            trip = await store.session("trip")
+
+            def refuse(_: Any) -> None:
+                raise RuntimeError("can't start new thread")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(RuntimeError):
+                    await trip.variables.set("a", 1)
+            await trip.variables.set("a", 2)
+            assert 2 == await trip.variables.get("a")
+
+    loop.run(main)
+
+
 def test_nobody_waits_in_the_event_loop(loop, path: Path, monkeypatch):
     """Where each commit takes 100 ms, and a read 50, the loop goes on as if there were none."""
     lags_s: list[float] = []

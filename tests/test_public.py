@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import evstore
-from evstore import errors, replay
+from evstore import aio, errors, replay
 
 PROGRAM = Path(__file__).parent / "typing" / "program.py"
 
@@ -21,6 +21,8 @@ def exported() -> Iterator[tuple[str, Any]]:
         yield name, getattr(evstore, name)
     for name in replay.__all__:
         yield f"replay.{name}", getattr(replay, name)
+    for name in aio.__all__:
+        yield f"aio.{name}", getattr(aio, name)
     for name, thing in vars(errors).items():
         if isinstance(thing, type) and issubclass(thing, errors.EvstoreError):
             yield f"errors.{name}", thing
@@ -82,7 +84,7 @@ def test_every_method_is_typed(name: str):
     for function in functions(MEMBERS[name]):
         hints = get_type_hints(function)
         parameters = list(inspect.signature(function).parameters)
-        if "." in name.removeprefix("replay.").removeprefix("errors."):
+        if "." in name.removeprefix("replay.").removeprefix("aio.").removeprefix("errors."):
             parameters = parameters[1:]
         assert {*parameters, "return"} == set(hints)
 

@@ -553,3 +553,16 @@ with evstore.open(sys.argv[1], durability="normal") as store:
         assert ended_well(writer)
     assert late_s[10] < 0.05
     assert PAUSE_S_MAX < 0.02
+
+
+def test_a_fork_that_wrote_nothing_is_watched_from_its_birth(path: Path):
+    """A watch that waited for an id sees the expiry of the fork that took it."""
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    with evstore.open(path, ttl=50, clock=lambda: now[0]) as store:
+        trip = store.session("trip")
+        trip.variables["city"] = "Rome"
+        with store.session("what-if").watch() as watch:
+            trip.fork("what-if")
+            now[0] += timedelta(seconds=100)
+            store.sweep()
+            assert ["session.expired"] == [event.kind for event in watch.poll()]

@@ -154,7 +154,8 @@ def first_batch(
     row = cursor.execute(
         "select session, first from batch cross join session on number = session"
         " where batch.position > ? and id = ? and not exists (select 1 from event"
-        f" where event.id = (session << {SEQ_BITS}) + first and kind = {_EXPIRED})"
+        f" where first <= last and event.id = (session << {SEQ_BITS}) + first"
+        f" and kind = {_EXPIRED})"
         " order by batch.position limit 1",
         (position, session_id),
     ).fetchone()

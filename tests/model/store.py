@@ -432,11 +432,12 @@ class Handle:
         first, count = life.keys[key]
         recorded = life.facts[first - 1 : first - 1 + count]
         front = recorded[: max(0, count - len(said))]
-        born = [("metadata.set", name) for name in self.birth] if first == 1 else []
+        # Metadata at the front of a birth is ignored, whoever said it.
+        ignored = first == 1 and all(fact.kind == "metadata.set" for fact in front)
         same = contents(recorded[len(front) :]) == contents(
             [fact.at(first + len(front)) for fact in said]
         )
-        if not same or (front and born != [(fact.kind, fact.name) for fact in front]):
+        if not same or (front and not ignored):
             raise Conflict(self.id, key, "other events")
         return first
 

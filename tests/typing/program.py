@@ -86,3 +86,30 @@ def take_back(trip: evstore.Session) -> None:
     assert_type(trip.revert("booked"), Sequence[evstore.Event])
     assert_type(trip.undo(), Sequence[evstore.Event])
     assert_type(trip.redo()[0], evstore.Event)
+
+
+async def use_awaited(path: Path) -> int:
+    """The same nouns, awaited."""
+    async with evstore.aio.open(path, durability="normal") as store:
+        assert_type(store, evstore.aio.Store)
+        trip = await store.session("trip")
+        assert_type(trip, evstore.aio.Session)
+        assert_type(await trip.head(), int)
+        assert_type(await trip.variables.set("a", 1), Sequence[evstore.Event])
+        assert_type(await trip.variables.get("a"), Any)
+        assert_type(await trip.messages.get(slice(2)), list[Any])
+        async with trip.batch(key="k") as batch:
+            assert_type(batch, evstore.Batch)
+        assert_type(await trip.transact(lambda pending: len(pending.messages)), int)
+        assert_type(await trip.transact(count_later), int)
+        async for event in trip.watch(after=0):
+            assert_type(event, evstore.Event)
+        assert_type([info async for info in store.sessions()], list[evstore.SessionInfo])
+        async with store.transaction() as both:
+            assert_type(await both.batch(trip), evstore.Batch)
+        return (await store.stats()).events
+
+
+async def count_later(batch: evstore.Batch) -> int:
+    """Count messages in a batch, by and by."""
+    return len(batch.messages)
