@@ -9,7 +9,7 @@ that is there while they write, and each event loop is told once of all its memb
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import apsw
@@ -231,12 +231,7 @@ class Group:
             finally:
                 self._set_out()
             try:
-                rest_s = time.monotonic() + WORK_S
-                for member in members:
-                    self._work(cursor, member, alone=len(members) == 1)
-                    if time.monotonic() > rest_s and member.tell is not None:
-                        time.sleep(REST_S)
-                        rest_s = time.monotonic() + WORK_S
+                self._work(cursor, members)
             except BaseException as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
             finishing = True
@@ -266,12 +261,35 @@ class Group:
         with self._gate:
             self._waiting.extendleft(reversed(members))
 
-    def _work(self, cursor: Cursor, member: Member, *, alone: bool) -> None:
-        """Do the work of one member; what it raises is its own matter, unless all is lost."""
-        if alone:
-            member.result = member.work(cursor)
+    def _work(self, cursor: Cursor, members: Sequence[Member]) -> None:
+        """Do the work of all members; what one of them raises is its own matter.
+
+        Most that fail do so before they have changed anything. Only where one fails later, all is
+        taken back and done again, each member behind a savepoint of its own.
+        """
+        if len(members) == 1:
+            members[0].result = members[0].work(cursor)
             return
-        cursor.execute("savepoint member")
+        changes = cursor.connection.total_changes
+        cursor.execute("savepoint members")
+        for member in _unhurried(members):
+            before = changes()
+            if not self._does(cursor, member) and changes() != before:
+                cursor.execute("rollback to members")
+                self._work_apart(cursor, members)
+                break
+        cursor.execute("release members")
+
+    def _work_apart(self, cursor: Cursor, members: Sequence[Member]) -> None:
+        for member in _unhurried(members):
+            member.error = None
+            cursor.execute("savepoint member")
+            if not self._does(cursor, member):
+                cursor.execute("rollback to member")
+            cursor.execute("release member")
+
+    def _does(self, cursor: Cursor, member: Member) -> bool:
+        """Do the work of a member and tell whether it went well; raise where all is lost."""
         try:
             member.result = member.work(cursor)
         except Exception as error:
@@ -281,14 +299,24 @@ class Group:
             if isinstance(error, apsw.Error):
                 member.error = translate(error, cursor.connection.filename, 0.0)
             self._forget()
-            cursor.execute("rollback to member")
-        cursor.execute("release member")
+            return False
+        return True
 
     @staticmethod
     def _settle(members: Sequence[Member], error: BaseException | None = None) -> None:
         for member in members:
             member.settle(error)
         _wake(members)
+
+
+def _unhurried(members: Sequence[Member]) -> Iterator[Member]:
+    """Yield the members, with a rest now and then where an event loop may want to go on."""
+    rest_s = time.monotonic() + WORK_S
+    for member in members:
+        yield member
+        if member.tell is not None and time.monotonic() > rest_s:
+            time.sleep(REST_S)
+            rest_s = time.monotonic() + WORK_S
 
 
 def _wake(members: Sequence[Member]) -> None:

@@ -1,8 +1,6 @@
 """Many at once: how much threads and tasks append together, and what becomes of each message."""
 
 import asyncio
-import importlib
-import importlib.util
 import random
 import threading
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import evstore
+from evstore import aio
 from evstore.errors import Conflict, NotStorable
 from tools.bench.bench import MESSAGE, Bench
 from tools.bench.measured import Spread, quantile, spread
@@ -73,33 +72,31 @@ def _race(sessions: Sequence[evstore.Session], duration_s: float) -> float:
 
 def tasks(bench: Bench) -> Iterator[Figure | Point]:
     """Measure tasks that append durably against one caller, in turns."""
-    if importlib.util.find_spec("evstore.aio") is None:
-        return
     path, count = bench.folder / "tasks.db", bench.sized(TASKS, 10)
-    on_one, on_many = [], []
+    on_one, on_many, lags_ms = [], [], []
     for turn in range(_turns(bench) + 1):
         with evstore.open(path) as store:
             alone = _race([store.session("one")], _turn_s(bench))
-        together = asyncio.run(_race_tasks(path, ["one"] * count, _turn_s(bench)))
+        together, _ = asyncio.run(_race_tasks(path, ["one"] * count, _turn_s(bench)))
         ids = [f"session-{number}" for number in range(count)]
-        apart = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
+        apart, lag_ms = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
         if turn:
             on_one.append(together / alone)
             on_many.append(apart / alone)
+            lags_ms.append(lag_ms)
     yield Figure("tasks_one", spread(on_one), count)
     yield Figure("tasks_many", spread(on_many), count)
+    yield Figure("tasks_lag", spread(lags_ms), count)
 
 
-def _aio() -> Any:
-    return importlib.import_module("evstore.aio")
-
-
-async def _race_tasks(path: Path, ids: list[str], duration_s: float) -> float:
-    async with _aio().open(path) as store:
+async def _race_tasks(path: Path, ids: list[str], duration_s: float) -> tuple[float, float]:
+    """Return how many appends a second the tasks make, and how late the loop was now and then."""
+    async with aio.open(path) as store:
         sessions = [await store.session(each) for each in ids]
+        beating = asyncio.create_task(_lag_ms(duration_s))
         start = time.perf_counter()
 
-        async def append(session: Any) -> int:
+        async def append(session: aio.Session) -> int:
             count = 0
             while time.perf_counter() < start + duration_s:
                 await session.messages.append(MESSAGE)
@@ -107,7 +104,16 @@ async def _race_tasks(path: Path, ids: list[str], duration_s: float) -> float:
             return count
 
         counts = await asyncio.gather(*map(append, sessions))
-        return float(sum(counts)) / (time.perf_counter() - start)
+        return sum(counts) / (time.perf_counter() - start), await beating
+
+
+async def _lag_ms(duration_s: float) -> float:
+    """Return how much later than asked for a task goes on, in 99 of 100 cases at the most."""
+    lags_ms, end = [], time.perf_counter() + duration_s
+    while (before := time.perf_counter()) < end:
+        await asyncio.sleep(0.001)
+        lags_ms.append(1e3 * (time.perf_counter() - before) - 1)
+    return quantile(sorted(lags_ms), 0.99)
 
 
 class Member:
@@ -182,8 +188,6 @@ def endurance(bench: Bench) -> Iterator[Figure | Point]:
         for runner in runners:
             runner.join()
         yield from _judged(store, members, "threads")
-    if importlib.util.find_spec("evstore.aio") is None:
-        return
     path = bench.folder / "endurance-tasks.db"
     members = asyncio.run(_endure(path, bench.sized(TASKS, 10), duration_s))
     with evstore.open(path) as store:
@@ -191,7 +195,7 @@ def endurance(bench: Bench) -> Iterator[Figure | Point]:
 
 
 async def _endure(path: Path, count: int, duration_s: float) -> list[Member]:
-    async with _aio().open(path) as store:
+    async with aio.open(path) as store:
         sessions = [await store.session(f"session-{number}") for number in range(SESSIONS)]
         members = [Member(number, sessions[number % SESSIONS]) for number in range(count)]
         await asyncio.gather(*(each.append_awaited(duration_s) for each in members))
