@@ -78,6 +78,7 @@ REDO: Final = "redo:"
 REVERT: Final = "revert:"
 MERGE: Final = "merge:"
 RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
+_MERGED = re.compile(rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})")
 _APPLICATION_KIND = re.compile(r"app(\.[A-Za-z0-9_-]+)+\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -160,6 +161,17 @@ class Body:
     operand: int | None = None
     version: int = 1
     expected: int | Sentinel = ANY
+
+
+def merge_cause(uid: bytes, seq: int) -> str:
+    """Return the cause of a batch that merges a life up to a sequence."""
+    return f"{MERGE}{uid.hex()}:{seq}"
+
+
+def merged_moment(cause: str) -> tuple[bytes, int]:
+    """Return the uid and the sequence that such a cause names; b"" for a cause from elsewhere."""
+    named = _MERGED.fullmatch(cause)
+    return (bytes.fromhex(named[1]), int(named[2])) if named else (b"", 0)
 
 
 def is_application_kind(kind: object) -> bool:

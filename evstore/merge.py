@@ -7,7 +7,7 @@ import attrs
 
 from evstore.diff import canonical, common_seq, value_or_absent
 from evstore.errors import Refused
-from evstore.events import MERGE, VARIABLES, Body, Event, Said, Writer, set_again
+from evstore.events import VARIABLES, Body, Event, Said, Writer, merge_cause, set_again
 from evstore.messages import message_of
 from evstore.sides import Found
 from evstore.sqlite.found import Step
@@ -52,7 +52,7 @@ class Decision:
     @property
     def cause(self) -> str:
         """The cause of the batch that records it, which names what was merged."""
-        return f"{MERGE}{self._life.uid.hex()}:{self._seq}"
+        return merge_cause(self._life.uid, self._seq)
 
     def __call__(self, ours: Moment) -> Said:
         """Return what to record, as things stand under the lock."""
@@ -125,9 +125,7 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
         raise Refused("the sessions have no common ancestor: only forks can be merged")
     since = max([ancestor, *(known for known, _ in _known(ours, theirs))])
     given = max((known for known, _ in _known(theirs, ours)), default=0)
-    # Of two batches of one time the later sequence is the newer state.
-    base = max(theirs.at(since), ours.at(given), key=lambda state: (state.time_us or 0, state.seq))
-    return base, since
+    return max(theirs.at(since), ours.at(given), key=lambda state: state.position), since
 
 
 def _known(into: Moment, other: Moment) -> list[tuple[int, Step | None]]:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from evstore.errors import (
 from evstore.sqlite import sharing
 from evstore.sqlite.engine import Engine
 from tests.event_loops import LOOPS, EventLoop
+from tests.test_processes import forked, needs_fork
 
 USER = {"role": "user", "content": "hello"}
 STEPS: list[tuple[str, str, tuple[Any, ...]]] = [
@@ -478,6 +480,38 @@ def test_a_handle_serves_several_event_loops(path: Path):
         assert {(who, step): 2 for who in range(6) for step in range(10)} == {
             place: said.count(place) for place in said if place[0] != "thread"
         }
+
+
+@needs_fork
+def test_in_a_forked_child_it_is_closed(loop, path: Path):
+    """Where threads of the parent would do the work, a forked child does not wait for them."""
+
+    async def main() -> None:
+        async with aio.open(path) as store:
+            trip = await store.session("trip")
+            await trip.variables.set("a", await trip.messages.count())
+            watch = store.watch()
+
+            async def use() -> None:
+                for step in (
+                    partial(trip.variables.set, "a", 1),
+                    partial(trip.variables.get, "a"),
+                    trip.undo,
+                    partial(anext, watch),
+                ):
+                    with pytest.raises(Closed, match="parent process"):
+                        await step()
+                await store.close()
+
+            def run() -> None:
+                with ThreadPoolExecutor(1) as thread:  # which no event loop runs in yet
+                    thread.submit(LOOPS[0].run, use).result(10)
+
+            assert forked(run)
+            await trip.variables.set("a", 2)
+            assert 2 == await trip.variables.get("a")
+
+    loop.run(main)
 
 
 def test_outside_of_an_event_loop_it_is_refused(store: evstore.Store):

@@ -7,6 +7,7 @@ from typing import TypeVar
 from evstore.aio.running import current
 from evstore.aio.workers import Workers
 from evstore.batch import Batch, settle
+from evstore.errors import EvstoreError
 from evstore.events import Event
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
@@ -29,11 +30,13 @@ class Hands:
         self._closing = False
 
     async def read(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns that only reads."""
+        """Return what a function returns that only reads; raises Closed, as after a fork."""
+        self.engine.check()  # In a forked child no thread of the parent would ever do it.
         return await self._reading.read(function)
 
     async def write(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns that reads and writes; it is done whole or not at all."""
+        self.engine.check()
         return await self._writing.write(function)
 
     async def say(
@@ -91,6 +94,11 @@ class Hands:
         if self._closing:
             return
         self._closing = True
+        try:
+            self.engine.check()
+        except EvstoreError:  # In a forked child there are no threads that could do it.
+            self.engine.close()
+            return
         try:
             await self._writing.finish(self.engine.close)
         finally:

@@ -15,11 +15,12 @@ class Found(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of an event besides its data: time in µs, and the bytes of its text."""
+    """What is known of an event besides its data: time in µs, bytes of its text, position."""
 
     time_us: int
     actor: str | None
     size_bytes: int
+    position: int
 
 
 class Step(NamedTuple):

@@ -1,10 +1,9 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 
-from evstore.events import BODIES, KINDS, MERGE, VARIABLES, value_text
+from evstore.events import BODIES, KINDS, MERGE, VARIABLES, merged_moment, value_text
 from evstore.sqlite import payload
 from evstore.sqlite.checkpoint import anchor_of, newest_anchor, read_message_list, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
@@ -18,7 +17,6 @@ _BODY = f"kind in {_BODY_NUMBERS}"
 _LIST_KINDS = (
     f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
 )
-_UID = re.compile("[0-9a-f]{32}")
 _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many events at most
 
 
@@ -49,6 +47,11 @@ class Moment:
     def time_us(self) -> int | None:
         """The time of its newest event, or None where there is none yet."""
         return self.facts(self.seq).time_us if self.seq else None
+
+    @property
+    def position(self) -> int:
+        """The position of its newest event in the order of the store, or 0 before any."""
+        return self.facts(self.seq).position if self.seq else 0
 
     @property
     def now_us(self) -> int:
@@ -353,13 +356,10 @@ class Moment:
 
     def _source(self, cause: str) -> "Moment | None":
         """Return the moment that the cause of a merge names, if it is one of this store."""
-        _, uid, seq = (*cause.split(":", 2), "", "")[:3]
-        if not (seq.isdecimal() and _UID.fullmatch(uid)):
-            return None
-        life = by_uid(self._database, self._cursor, bytes.fromhex(uid))
-        if life is None or int(seq) > tip(self._cursor, life).head:
-            return None
-        return self.of(life, int(seq))
+        uid, seq = merged_moment(cause)
+        life = by_uid(self._database, self._cursor, uid)
+        known = life is not None and seq <= tip(self._cursor, life).head
+        return self.of(life, seq) if known else None
 
     # Facts about one event.
 
@@ -367,7 +367,7 @@ class Moment:
         """Return what is known of an event besides its data."""
         assert self._life is not None
         row = self._cursor.execute(
-            "select batch.time, batch.actor, event.size from event"
+            "select batch.time, batch.actor, event.size, batch.position from event"
             " join batch on batch.position = event.position where event.id = ?",
             (self._life.event_id(seq),),
         ).fetchone()

@@ -21,7 +21,7 @@ def value_in(names: Named, name: str) -> Any:
 def canonical(names: Named, name: str) -> str:
     """A text that is the same for values that differ in the order of keys at most."""
     value = value_in(names, name)
-    return repr(sorted(value.items()) if isinstance(value, dict) else value)
+    return f"dict {sorted(value.items())}" if isinstance(value, dict) else repr(value)
 
 
 # What differs.
