@@ -1,12 +1,16 @@
 """A fork shares the past up to one event and owns its future."""
 
+import inspect
+import sys
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import evstore
+from evstore import replay
 from evstore.errors import BadName, NoSuchMoment, SessionNotFound, Taken
 
 
@@ -218,3 +222,33 @@ def test_metadata_is_shared(store: evstore.Store):
         dict(session.metadata),
     )
     assert {"title": "A", "long": "x" * 2000} == grandchild.at(3).metadata
+
+
+def test_forks_of_forks_go_as_deep_as_anyone_likes(path: Path):
+    """A chain of forks is no chain of calls: it is read and written however long it is."""
+    depth = 300
+    with evstore.open(path, durability="normal") as store:
+        level = store.session("0")
+        level.messages.append({"role": "user", "content": 0})
+        for number in range(1, depth):
+            level = level.fork(str(number))
+            level.messages.append({"role": "user", "content": number})
+            if number % 50 == 0:
+                level.revert(level.head - 20)
+        built = [message["content"] for message in level.messages]
+        assert depth - 6 * 20 < len(built) < depth
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        with evstore.open(path, durability="normal") as store:
+            deepest = store.session(str(depth - 1))
+            contents = [message["content"] for message in deepest.messages]
+            assert built == contents
+            assert [0, 1, 2] == [message["content"] for message in deepest.at(3).messages]
+            assert depth == len({event.session for event in deepest.events()})
+            deepest.fork("deeper").variables["a"] = 1
+            assert [] == list(replay.verify(store, level="full"))
+            replay.rebuild(store)
+            assert contents == [message["content"] for message in deepest.messages]
+    finally:
+        sys.setrecursionlimit(limit)

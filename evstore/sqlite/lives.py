@@ -48,8 +48,14 @@ class Life:
     @cached_property
     def lineage(self) -> tuple[Segment, ...]:
         """All stretches of the log as this session sees it, oldest first."""
-        own = Segment(self.number, self.fork + 1, SEQ_MAX)
-        return (*(self.parent.until(self.fork) if self.parent else ()), own)
+        # A loop, because forks of forks go deeper than Python's stack.
+        life, last = self, SEQ_MAX
+        segments = [Segment(self.number, self.fork + 1, SEQ_MAX)]
+        while life.parent is not None:
+            last, life = min(last, life.fork), life.parent
+            if life.fork < last:
+                segments.append(Segment(life.number, life.fork + 1, last))
+        return tuple(reversed(segments))
 
     def until(self, seq: int, after: int = 0) -> tuple[Segment, ...]:
         """Return the stretches that hold the events after `after` up to `seq`, oldest first."""
@@ -107,20 +113,32 @@ def by_number(database: Database, cursor: Cursor, number: int) -> Life:
     """Return the life with this internal number."""
     life: Life | None = database.cache("lives").get(number)
     if life is None:
-        row = cursor.execute(_SELECT + "number = ?", (number,)).fetchone()
-        if row is None:
-            raise Corrupt(database.path, f"there is no session number {number}")
-        life = _life(database, cursor, row)
+        life = _life(database, cursor, _row(database, cursor, number))
     return life
 
 
+def _row(database: Database, cursor: Cursor, number: int) -> Columns:
+    row: Columns | None = cursor.execute(_SELECT + "number = ?", (number,)).fetchone()
+    if row is None:
+        raise Corrupt(database.path, f"there is no session number {number}")
+    return row
+
+
 def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
-    number, uid, session_id, created_us, parent, fork, position = row
+    """Return the life of a row; its ancestors are looked up in a loop, however many there are."""
     lives: dict[int, Life] = database.cache("lives")
-    if number not in lives:
-        ancestor = None if parent is None else by_number(database, cursor, parent)
-        lives[number] = Life(number, uid, session_id, created_us, ancestor, fork, position)
-    return lives[number]
+    rows = [row]
+    while rows[-1][0] not in lives and (parent := rows[-1][4]) is not None and parent not in lives:
+        rows.append(_row(database, cursor, parent))
+    life = None
+    for number, uid, session_id, created_us, parent, fork, position in reversed(rows):
+        life = lives.get(number)
+        if life is None:
+            ancestor = None if parent is None else lives[parent]
+            life = Life(number, uid, session_id, created_us, ancestor, fork, position)
+            lives[number] = life
+    assert life is not None
+    return life
 
 
 class Standing(NamedTuple):
