@@ -6,7 +6,7 @@ import orjson
 
 from evstore.errors import Corrupt
 from evstore.sqlite import payload
-from evstore.sqlite.database import Cursor
+from evstore.sqlite.database import Columns, Cursor
 from evstore.sqlite.lives import SEQ_MAX, Life
 from evstore.state import MessageList, Outline, Reference
 
@@ -20,6 +20,7 @@ class Anchor(NamedTuple):
 
 
 START = Anchor(0, 0, b"")
+_BETWEEN = "select id, messages, ranges from checkpoint where id between ? and ? order by id"
 
 
 def newest_anchor(cursor: Cursor, life: Life, seq: int) -> Anchor:
@@ -36,24 +37,38 @@ def newest_anchor(cursor: Cursor, life: Life, seq: int) -> Anchor:
 
 
 def anchor_of(cursor: Cursor, life: Life, seq: int, ordinal: int) -> Anchor:
-    """Return the newest checkpoint up to `seq` with at most `ordinal` messages, by bisection."""
+    """Return the newest checkpoint up to `seq` with at most `ordinal` messages."""
     for segment in reversed(life.until(seq)):
-        low, high = segment.ids
-        found = None
-        while low <= high:
-            middle = (low + high) // 2
-            row = cursor.execute(
-                "select id, messages, ranges from checkpoint"
-                " where id between ? and ? order by id limit 1",
-                (middle, high),
-            ).fetchone()
-            if row is None or row[1] > ordinal:
-                high = middle - 1
-            else:
-                found, low = Anchor(row[0] & SEQ_MAX, *row[1:]), row[0] + 1
+        found = _search(cursor, *segment.ids, ordinal)
         if found is not None:
-            return found
+            return Anchor(found[0] & SEQ_MAX, *found[1:])
     return START
+
+
+def _search(cursor: Cursor, low: int, high: int, ordinal: int) -> Columns | None:
+    """Return the row of that checkpoint among those with id low … high.
+
+    Most sessions grow evenly, so every other guess is where the ordinal would be then; the halves
+    in between bound what an uneven one can cost.
+    """
+    found, guess = None, high
+    few, many = 0, ordinal + 1
+    evenly = False
+    while low <= high:
+        row = cursor.execute(f"{_BETWEEN} desc limit 1", (low, guess)).fetchone()
+        if row is None:
+            low = guess + 1
+        elif row[1] > ordinal:
+            high, many = row[0] - 1, row[1]
+        else:
+            found, low, few = row, guess + 1, row[1]
+            following = cursor.execute(f"{_BETWEEN} limit 1", (low, high)).fetchone()
+            if following is None or following[1] > ordinal:
+                break
+        evenly = not evenly
+        share = (ordinal - few) / (many - few) if evenly else 0.5
+        guess = low + int((high - low) * share)
+    return found
 
 
 def read_message_list(anchor: Anchor) -> MessageList:
