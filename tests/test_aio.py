@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -504,8 +503,12 @@ def test_in_a_forked_child_it_is_closed(loop, path: Path):
                 await store.close()
 
             def run() -> None:
-                with ThreadPoolExecutor(1) as thread:  # which no event loop runs in yet
-                    thread.submit(LOOPS[0].run, use).result(10)
+                ended: list[Any] = []
+                act = partial(LOOPS[0].run, use)
+                thread = threading.Thread(target=lambda: ended.append(act()), daemon=True)
+                thread.start()  # No event loop runs in it yet.
+                thread.join(10)
+                assert [None] == ended
 
             assert forked(run)
             await trip.variables.set("a", 2)

@@ -21,7 +21,7 @@ from evstore.events import (
     value_text,
 )
 from evstore.sqlite import chains, payload
-from evstore.sqlite.checkpoint import write_outline
+from evstore.sqlite.checkpoint import newest_anchor, write_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.deltas import Encoded
 from evstore.sqlite.lives import SEQ_BITS, Life, Standing, Tip, by_uid, holder, standing, tip
@@ -270,13 +270,13 @@ def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) 
     """Write the state at `seq` down, if the last time is long enough ago."""
     due = database.current("checkpoints")
     if life.number not in due:
-        due[life.number] = Moment(database, cursor, life, seq).anchored + CHECKPOINT_EVENTS
+        due[life.number] = newest_anchor(cursor, life, seq).seq + CHECKPOINT_EVENTS
     if seq < due[life.number]:
         return
     moment = Moment(database, cursor, life, seq)
     outline = moment.outline()
     distance = checkpoint_distance(outline)
-    due[life.number] = moment.anchored + distance
+    due[life.number] = newest_anchor(cursor, life, seq).seq + distance
     if seq >= due[life.number]:
         put_checkpoint(cursor, life.number, outline)
         due[life.number] = seq + distance

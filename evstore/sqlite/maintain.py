@@ -9,6 +9,7 @@ from evstore.events import (
     value_text,
 )
 from evstore.sqlite import search
+from evstore.sqlite.checkpoint import newest_anchor
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
     copy_metadata,
@@ -66,7 +67,7 @@ def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
     """Fold a life's own events over the past it shares, with the checkpoints that belong to it."""
     moment = Moment(database, cursor, life, tip(cursor, life).head)
     outline = Moment(database, cursor, life.parent, life.fork).outline()
-    written = Moment(database, cursor, life, life.fork).anchored
+    written = newest_anchor(cursor, life, life.fork).seq
     batch, ended = 0, None
     for seq, position, kind, name, operand in own_steps(database, cursor, life):
         if batch not in (0, position) and is_checkpoint_due(outline, written):

@@ -265,13 +265,17 @@ class Moment:
     def recorded(self, first: int, end: int) -> list[tuple[int, str | None]]:
         """Return (seq, text of the event) for the messages with ordinal first … end - 1."""
         assert self._life is not None
-        anchor = anchor_of(self._cursor, self._life, self.seq, first)
-        rows = self._bodies(anchor.seq, first - anchor.messages, end - first)
+        places = self._database.cache("places")  # up to where the messages of a life were read
+        ordinal, after = places.get(self._life.number, (None, 0))
+        if ordinal != first:
+            anchor = anchor_of(self._cursor, self._life, self.seq, first)
+            ordinal, after = anchor.messages, anchor.seq
+        rows = self._bodies(after, first - ordinal, end - first)
+        if rows:
+            places[self._life.number] = (first + len(rows), rows[-1][0] & SEQ_MAX)
+        plain, cursor = payload.TEXT, self._cursor
         return [
-            (
-                row[0] & SEQ_MAX,
-                row[4] if row[1] == payload.TEXT else text_of(self._cursor, Row(*row)),
-            )
+            (row[0] & SEQ_MAX, row[4] if row[1] == plain else text_of(cursor, Row(*row)))
             for row in rows
         ]
 
@@ -309,14 +313,6 @@ class Moment:
             f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
         ).get
         return count
-
-    # Checkpoints.
-
-    @property
-    def anchored(self) -> int:
-        """The seq of the newest checkpoint at or before this moment, or 0."""
-        assert self._life is not None
-        return newest_anchor(self._cursor, self._life, self.seq).seq
 
     # Other moments, and the batches that lie between.
 
