@@ -322,6 +322,21 @@ def test_older_versions_are_lifted():
         values.decode(text)
 
 
+def test_events_of_your_own_carry_types_and_versions(memory: evstore.Store):
+    """An event of the application's own holds its objects, and older ones are lifted when read."""
+    evstore.register(Point, version=1)
+    trip = memory.session("trip")
+    trip.record("app.place.seen", {"at": Point(3, 4)})
+    with trip.batch() as batch:
+        batch.record("app.place.seen", [Point(5, 6)])
+    evstore.register(Point, version=2, upcast=lambda data, _version: data | {"tags": ("old",)})
+    trip.record("app.place.seen", Point(7, 8, ("new",)))
+    first, second, third = trip.events(kind="app.place.seen")
+    assert {"at": Point(3, 4, ("old",))} == first.data
+    assert [Point(5, 6, ("old",))] == second.data
+    assert Point(7, 8, ("new",)) == third.data
+
+
 def test_a_field_that_went_is_noticed():
     """Data that a class has no field for is not dropped silently: it takes a new version."""
     evstore.register(Point)
