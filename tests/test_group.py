@@ -214,8 +214,9 @@ class Interruption(BaseException):
     """Like a KeyboardInterrupt: no Exception."""
 
 
-def test_an_interrupted_leader_harms_nobody():
-    """Where the leading thread is interrupted, those it took along are done by the next."""
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_interrupted_leader_harms_nobody(committed: bool):
+    """Those whom an interrupted leader took along are done by the next, or were: each once."""
     log: list[int] = []
     gathered = threading.Event()
 
@@ -231,11 +232,15 @@ def test_an_interrupted_leader_harms_nobody():
         del log[kept[-1] :]
         raise error
 
-    group = Group(begin, lambda _cursor: None, give_up, lambda: None)
+    def finish(_cursor: Any) -> None:
+        if committed and len(kept) == 1:
+            raise Interruption
+
+    group = Group(begin, finish, give_up, lambda: None)
 
     def act(number: int) -> None:
         def work(_: Any) -> None:
-            if number == 0:
+            if number == 0 and not committed:
                 raise Interruption
             log.append(number)
 
@@ -258,7 +263,7 @@ def test_an_interrupted_leader_harms_nobody():
 
     threading.Thread(target=gather).start()
     assert ["interrupted"] + ["done"] * 7 == at_once(8, run)
-    assert [1, 2, 3, 4, 5, 6, 7] == sorted(log)
+    assert [*range(not committed, 8)] == sorted(log)
     assert not group._led
 
 
