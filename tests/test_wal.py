@@ -1,6 +1,7 @@
 """The write-ahead log is warm: made longer ahead of commits, without making the store larger."""
 
 import os
+import time
 from pathlib import Path
 
 import apsw
@@ -90,3 +91,29 @@ def test_a_disk_that_fails_after_a_commit_is_told_with_the_next(path: Path, monk
     store.close()
     with evstore.open(path) as again:
         assert 2 == again.session("trip").variables["a"]
+
+
+def test_a_warm_log_is_worth_no_waiting(path: Path, monkeypatch):
+    """Where somebody else writes by the time the log is to be warmed, a commit returns at once."""
+    real = wal.Wal.care
+    with evstore.open(path) as store:
+        trip = store.session("trip")
+        for number in range(wal.WARM_AFTER_COMMITS):
+            trip.variables["a"] = number
+        other = apsw.Connection(str(path), vfs="cksmvfs")
+
+        def care(self: wal.Wal, *, durable: bool) -> None:
+            other.execute("begin immediate")
+            real(self, durable=durable)
+            other.execute("rollback")
+
+        monkeypatch.setattr(wal.Wal, "care", care)
+        started_s = time.monotonic()
+        trip.variables["a"] = -1
+        assert 1 > time.monotonic() - started_s
+        assert -1 == trip.variables["a"]
+        assert wal_bytes(path) < 1_000_000
+        other.close()
+        monkeypatch.undo()
+        trip.variables["a"] = -2
+        assert wal_bytes(path) > 1_000_000

@@ -296,9 +296,10 @@ class Database:
             raise
         try:
             self._version = cursor.connection.data_version("main")
+            self._deadline = 0.0  # What the log needs after a commit is worth no waiting.
             if self._wal is not None:
                 self._wal.care(durable=self._synchronous == "full")
-        except apsw.Error as error:  # The commit holds; what follows will be told.
+        except (apsw.Error, OSError) as error:  # The commit holds; what follows will be told.
             self._abandon(cursor, error)
         finally:
             self._lock.release()

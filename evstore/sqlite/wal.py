@@ -39,17 +39,13 @@ class Wal:
 
     def care(self, *, durable: bool) -> None:
         """Do after a commit what the log needs by now; raises apsw.Error where the disk fails."""
-        if self._pages >= PAGES:
-            self._copy()
-        elif durable and self._pages + _SPARE_PAGES > self._warm_pages:
-            self._commits += 1
-            if self._commits > WARM_AFTER_COMMITS:
-                self._warm()
-
-    def _copy(self) -> None:
-        """Copy the log into the file, as far as readers allow; then it begins anew."""
         with suppress(apsw.BusyError, apsw.LockedError):  # Another process is at it.
-            self._cursor.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._pages >= PAGES:  # As far as readers allow; then the log begins anew.
+                self._cursor.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            elif durable and self._pages + _SPARE_PAGES > self._warm_pages:
+                self._commits += 1
+                if self._commits > WARM_AFTER_COMMITS:
+                    self._warm()
 
     def _warm(self) -> None:
         self._warm_pages = os.path.getsize(self._path) // _FRAME_BYTES
