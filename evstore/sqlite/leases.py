@@ -3,8 +3,8 @@
 from contextlib import suppress
 
 from evstore.deadlines import Ttl, lease
-from evstore.errors import EvstoreError, SessionExpired, SessionNotFound
-from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.errors import EvstoreError
+from evstore.sqlite.database import Database, Durability
 from evstore.sqlite.insert import put_lease
 from evstore.sqlite.lives import Life, by_number, standing
 from evstore.sqlite.write import Draft, expire
@@ -21,26 +21,19 @@ def touch(
     """
     with database.writing(durability) as cursor:
         now = standing(cursor, life)
-        if now.has_expired(now_us):
-            raise SessionExpired(life.shown)
-        if now.ended is not None:
-            raise SessionNotFound(life.shown)
-        _renew(database, cursor, life, ttl, now_us)
+        now.check(life.shown, now_us)
+        if ttl is not None:
+            put_lease(database, cursor, life, lease(ttl, now_us))
+        elif now.lease is not None:
+            put_lease(database, cursor, life, now.lease.renewed(now_us))
 
 
 def renew_if_free(database: Database, life: Life, now_us: int) -> None:
     """Renew a lease that slides, unless somebody is writing: no read waits or fails for it."""
     with suppress(EvstoreError), database.writing("normal", wait_s=0) as cursor:
-        if not standing(cursor, life).is_over(now_us):
-            _renew(database, cursor, life, None, now_us)
-
-
-def _renew(database: Database, cursor: Cursor, life: Life, ttl: Ttl | None, now_us: int) -> None:
-    before = standing(cursor, life).lease
-    if ttl is not None:
-        put_lease(database, cursor, life, lease(ttl, now_us))
-    elif before is not None:
-        put_lease(database, cursor, life, before.renewed(now_us))
+        now = standing(cursor, life)
+        if now.lease is not None and not now.is_over(now_us):
+            put_lease(database, cursor, life, now.lease.renewed(now_us))
 
 
 def sweep(database: Database, draft: Draft) -> int:

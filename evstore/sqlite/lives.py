@@ -7,7 +7,7 @@ import attrs
 
 from evstore.chain import ZERO
 from evstore.deadlines import Lease
-from evstore.errors import Corrupt
+from evstore.errors import Corrupt, SessionExpired, SessionNotFound
 from evstore.events import KINDS, SESSION_EXPIRED
 from evstore.sqlite.database import Columns, Cursor, Database
 
@@ -156,6 +156,13 @@ class Standing(NamedTuple):
     def is_over(self, now_us: int) -> bool:
         """Tell whether the life is over: deleted, erased, or past its deadline."""
         return self.ended is not None or self.has_expired(now_us)
+
+    def check(self, session_id: str, now_us: int) -> None:
+        """Raise SessionExpired or SessionNotFound where the life is over."""
+        if self.has_expired(now_us):
+            raise SessionExpired(session_id)
+        if self.ended is not None:
+            raise SessionNotFound(session_id)
 
 
 def standing(cursor: Cursor, life: Life) -> Standing:

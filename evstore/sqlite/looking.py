@@ -1,7 +1,6 @@
 """A look at a session as it is now: who has its id, and what it sees, from one snapshot."""
 
 from evstore.deadlines import Lease
-from evstore.errors import SessionExpired, SessionNotFound
 from evstore.sqlite.database import Cursor, Database
 from evstore.sqlite.leases import renew_if_free
 from evstore.sqlite.lives import Life, holder, standing
@@ -19,11 +18,10 @@ def living(
     if found is None:
         return None, None
     now = standing(cursor, found)
-    if now.ended is None and (now.lease is None or now.lease.expires_us > now_us):
-        return found, now.lease
-    if life is None:
+    if life is None and now.is_over(now_us):
         return None, None
-    raise (SessionExpired if now.has_expired(now_us) else SessionNotFound)(session_id)
+    now.check(session_id, now_us)
+    return found, now.lease
 
 
 class Looking:

@@ -16,8 +16,6 @@ from evstore.deadlines import Lease, Ttl, lease_after
 from evstore.errors import (
     Conflict,
     NoSuchMoment,
-    SessionExpired,
-    SessionNotFound,
     TooLarge,
     TooMany,
 )
@@ -148,10 +146,7 @@ def _find_life(
     now_us = draft.clock()
     if draft.life is not None and not draft.revives:
         now = cached_standing(database, cursor, draft.life)
-        if now.has_expired(now_us):
-            raise SessionExpired(draft.session_id)
-        if now.ended is not None:
-            raise SessionNotFound(draft.session_id)
+        now.check(draft.session_id, now_us)
         return draft.life, now.lease
     current = holder(database, cursor, draft.session_id)
     lease = cached_standing(database, cursor, current).lease if current else None
@@ -304,20 +299,10 @@ class _Appending:
             draft.key,
             hashed,
         )
-        self._renew(life)
+        begins = self._life is None or draft.revives
+        _renew(self._database, self._cursor, draft, life, self._lease, begins=begins)
         insert(self._database, self._cursor, life, row, layout)
         return Recorded(life, position, time_us, first, draft.actor, draft.cause, prepared)
-
-    def _renew(self, life: Life) -> None:
-        """Write down how long the session lives from now on, where that changes."""
-        draft, ttl = self._draft, self._draft.ttl
-        if ttl is None and (self._life is None or draft.revives):
-            ttl = draft.birth_ttl
-        if ttl is None and self._lease is None:
-            return
-        renewed = lease_after(self._lease, ttl, draft.clock())
-        if renewed is not None:
-            put_lease(self._database, self._cursor, life, renewed)
 
     def _bear(self, time_us: int, position: int) -> tuple[Life, bytes]:
         draft = self._draft
@@ -360,6 +345,24 @@ class _Appending:
         return sum(sizes.values())
 
 
+def _renew(
+    database: Database,
+    cursor: Cursor,
+    draft: Draft,
+    life: Life,
+    lease: Lease | None,
+    *,
+    begins: bool,
+) -> None:
+    """Write down how long a session lives from now on, where that changes."""
+    ttl = draft.birth_ttl if begins and draft.ttl is None else draft.ttl
+    if ttl is None and lease is None:
+        return
+    renewed = lease_after(lease, ttl, draft.clock())
+    if renewed is not None:
+        put_lease(database, cursor, life, renewed)
+
+
 def _content(
     kind: str, name: str | None, text: str | None, operand: int | None
 ) -> tuple[str, str | None, str | None]:
@@ -391,9 +394,5 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
         who = (draft.actor, draft.cause, None)
         row = BatchRow(position, life.number, at + 1, at, time_us, *who, hashed)
         insert(database, cursor, life, row, Layout())
-        lease = lease_after(
-            None, draft.birth_ttl if draft.ttl is None else draft.ttl, draft.clock()
-        )
-        if lease is not None:
-            put_lease(database, cursor, life, lease)
+        _renew(database, cursor, draft, life, None, begins=True)
         return life
