@@ -1,7 +1,6 @@
 """Transactions: batches of several sessions that become visible at once, or not at all."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from evstore.batch import Batch, commit, to_commit
@@ -43,12 +42,7 @@ class Transaction:
         self._open = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Commit all batches, or none where the block raised."""
         commit(self._engine, to_commit(self.end(), kind))
 

@@ -1,7 +1,6 @@
 """Batches, for tasks: begun and committed without waiting for the disk on the event loop."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from evstore import session
@@ -35,12 +34,7 @@ class Block:
         self._batch = await self._hands.read(lambda: self._plain.batch(**self._how).fetch())
         return self._batch.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         """Commit all that was said, or nothing where the block raised."""
         assert self._batch is not None
         self._batch.end()

@@ -1,7 +1,6 @@
 """Transactions, for tasks: batches of several sessions that are recorded all, or none."""
 
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 from evstore import transaction
@@ -40,11 +39,6 @@ class Transaction:
         self._plain.__enter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         """Commit all batches, or none where the block raised."""
         await commit(self._hands, self._plain.end(), kind)

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Self
 
 from evstore import watch
@@ -61,11 +60,6 @@ class Watch(AsyncIterator[Event]):
         """Return the watch."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         """Close the watch."""
         self.close()
