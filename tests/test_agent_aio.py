@@ -1,0 +1,205 @@
+"""Agent sessions, awaited: the same turns in the tasks of asyncio and of trio."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from evstore import agent
+from evstore.agent import aio
+from evstore.agent.journal import RUN_ENDED, RUN_STARTED
+from tests.event_loops import LOOPS
+from tests.model_server import serving
+
+
+@pytest.fixture(params=LOOPS, ids=[loop.name for loop in LOOPS])
+def loop(request):
+    """An event loop."""
+    return request.param
+
+
+@pytest.fixture(params=["memory", "files", "store"])
+def storage(request, tmp_path):
+    """Each storage there is, empty."""
+    if request.param == "memory":
+        yield agent.InMemoryStorage()
+    elif request.param == "files":
+        yield agent.FileSystemStorage(tmp_path)
+    else:
+        with agent.SqliteStorage(tmp_path / "agents.db") as opened:
+            yield opened
+
+
+def answer(text: str) -> str:
+    return json.dumps({"thought": "", "final_answer": text})
+
+
+ACTION = '{"thought": "", "action": "look", "input": {"what": "there"}}'
+
+
+def decide(messages) -> str:
+    return answer("done") if messages[-1]["content"] == "Observation: seen" else ACTION
+
+
+async def decide_later(messages) -> str:
+    return decide(messages)
+
+
+async def stream_later(messages):
+    text = decide(messages)
+    for piece in (text[:7], text[7:]):
+        yield piece
+
+
+def look(what: str) -> str:
+    """Look somewhere."""
+    return "seen"
+
+
+async def look_later(what: str) -> str:
+    """Look somewhere."""
+    return "seen"
+
+
+def look_eventually(what: str) -> Any:
+    """Look somewhere."""
+    return look_later(what)
+
+
+MODELS = {
+    "plain": decide,
+    "awaited": decide_later,
+    "streamed": lambda messages: iter([decide(messages)]),
+    "streamed, awaited": stream_later,
+    "lambda, awaited": lambda messages: decide_later([*messages]),
+    "lambda, streamed": lambda messages: stream_later([*messages]),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("function", [look, look_later, look_eventually])
+def test_a_turn_is_the_same_awaited(loop, model, function):
+    """Models and tools may be plain, awaited or streamed: the conversation is that of threads."""
+    made = agent.Tool("look", "Look somewhere.", agent.tool(look).schema, function)
+
+    async def main():
+        session = await aio.create_session("s", kept, model=MODELS[model], tools=[made])
+        return await session.send_message("Look."), session.message_count
+
+    kept, plain = agent.InMemoryStorage(), agent.InMemoryStorage()
+    expected = agent.create_session("s", plain, model=decide, tools=[look]).send_message("Look.")
+    assert (expected, 5) == loop.run(main)
+    assert plain.load("s") == kept.load("s")
+
+
+def test_a_session_goes_on_in_every_storage(loop, storage):
+    """S, pattern 2 and 3, awaited: it remembers, counts, and is cleared in the storage as well."""
+
+    async def main():
+        session = await aio.create_session("user-123", storage)
+        await session.send_message("Remember: my name is Alice")
+        session = await aio.create_session("user-123", storage)
+        assert ("user-123", 3) == (session.session_id, session.message_count)
+        result = await session.send_message_with_iterations("What is my name?", 2)
+        assert "Your name is Alice" == result.result
+        assert await session.resume() is None
+        await session.clear_history()
+        assert 0 == session.message_count
+
+    loop.run(main)
+    assert not storage.exists("user-123")
+
+
+def test_tasks_are_answered_in_turn(loop, storage):
+    """Messages that tasks send at once are turns after one another, each with its answer."""
+
+    async def echo(messages):
+        await loop.sleep(0)
+        return answer(messages[-1]["content"])
+
+    async def main():
+        session = await aio.create_session("s", storage, model=echo)
+
+        def sending(number: int):
+            return lambda: session.send_message(str(number))
+
+        return await loop.together(*map(sending, range(12)))
+
+    results = loop.run(main)
+    assert [str(number) for number in range(12)] == [result.result for result in results]
+    said = [message["content"] for message in storage.load("s")[1:]]
+    assert said[::2] == [json.loads(each)["final_answer"] for each in said[1::2]]
+
+
+@pytest.mark.parametrize("where", ["model", "tool", "tool in a thread", "model in a thread"])
+def test_a_cancelled_turn_has_an_end(loop, storage, where):
+    """Cancelled in a model or a tool, a task learns of it once the end is written down."""
+    released = threading.Event()
+
+    async def model(messages):
+        if where == "model":
+            await loop.sleep(60)
+        return decide(messages)
+
+    def waiting_model(messages):
+        released.wait(30)
+        return ACTION
+
+    async def look(what: str) -> None:
+        await loop.sleep(60)
+
+    def waiting_look(what: str) -> None:
+        released.wait(30)
+
+    made = agent.Tool("look", "", {}, waiting_look if where == "tool in a thread" else look)
+    asked = waiting_model if where == "model in a thread" else model
+
+    async def main():
+        session = await aio.create_session("s", storage, model=asked, tools=[made])
+        assert not await loop.within(0.2, lambda: session.send_message("Look."))
+        last = storage.load("s")[-1]["content"]
+        assert last.startswith("Observation: Stopped: the turn was cancelled.")
+        assert ("What 'look' has done is not known" in last) == where.startswith("tool")
+        after = await aio.create_session("s", storage)
+        assert (await after.send_message("Hello")).success
+        return session.message_count
+
+    try:
+        loop.run(main)
+    finally:
+        released.set()
+    if isinstance(storage, agent.SqliteStorage):
+        kinds = [event.kind for event in storage.session("s").events()]
+        assert 2 == kinds.count(RUN_STARTED) == kinds.count(RUN_ENDED)
+
+
+def test_a_key_is_one_turn(loop, tmp_path):
+    """A keyed turn that was cancelled has its end; one that was answered is answered again."""
+
+    async def main():
+        with agent.SqliteStorage(tmp_path / "agents.db") as storage:
+            session = await aio.create_session("s", storage)
+            first = await session.send_message("Hello", key="a")
+            assert first == await session.send_message("Hello", key="a")
+            assert 3 == session.message_count
+
+    loop.run(main)
+
+
+def test_a_model_over_http_is_awaited(loop, monkeypatch):
+    """The awaited model behind HTTP answers an awaited session, and its failure is a result."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    async def main(server):
+        async with aio.OpenAIModel(server.url, "tiny", stream=True, pause_s=0.001) as model:
+            session = await aio.create_session("s", model=model)
+            first = await session.send_message("Hello")
+            server.script = [lambda handler: handler.send(500, "")] * 4
+            return "tiny" == model.name, first, await session.send_message("Hello")
+
+    with serving(lambda _: answer("So it is.")) as server:
+        is_named, first, second = loop.run(lambda: main(server))
+    assert is_named
+    assert "So it is." == first.result
+    assert (False, "model_error") == (second.success, second.reason)
