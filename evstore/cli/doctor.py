@@ -1,4 +1,4 @@
-"""The verb doctor: reads a file that may be anything, and says what it is and how it does."""
+"""The verb doctor: reads a file that may be anything, says how it does, and repairs on request."""
 
 import os
 import stat
@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 import evstore
+from evstore import repair as pairing
 from evstore import replay
 from evstore.cli import terminal
 from evstore.cli.asking import FILE
@@ -59,12 +60,21 @@ class Header(NamedTuple):
 
 @click.command(short_help="Examine a file, whatever it is.")
 @FILE
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Pair calls of tools with their results again, by new events; undo takes it back.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON Lines.")
 @click.pass_context
-def doctor(context: click.Context, file: str, as_json: bool) -> None:
-    """Examine FILE, whatever it is, without changing it; exit 1 if something is wrong with it."""
+def doctor(context: click.Context, file: str, repair: bool, as_json: bool) -> None:
+    """Examine FILE, whatever it is; exit 1 if something is wrong with it.
+
+    Without --repair nothing is changed. With it, conversations that model APIs would refuse get
+    what they lack, unless the file is damaged. No agent should be at work on it then.
+    """
     is_well = True
-    for check in _examine(file):
+    for check in _examine(file, repairing=repair):
         is_well &= check.state != "wrong"
         if as_json:
             terminal.write(terminal.json_line(attrs.asdict(check)))
@@ -78,7 +88,7 @@ def doctor(context: click.Context, file: str, as_json: bool) -> None:
         context.exit(1)
 
 
-def _examine(path: str) -> Iterator[Check]:
+def _examine(path: str, *, repairing: bool) -> Iterator[Check]:
     yield Check("versions", "ok", _versions())
     try:
         with open(path, "rb") as file:
@@ -96,7 +106,7 @@ def _examine(path: str) -> Iterator[Check]:
     yield _permissions(path)
     yield _wal(path)
     if header.user_version <= schema.version():
-        yield from _content(path)
+        yield from _content(path, repairing=repairing)
 
 
 def _versions() -> str:
@@ -167,13 +177,21 @@ def _wal(path: str) -> Check:
     return Check("WAL", "ok", terminal.size(size_bytes))
 
 
-def _content(path: str) -> Iterator[Check]:
+def _content(path: str, *, repairing: bool) -> Iterator[Check]:
     checks: list[Check] = []
     try:
         with evstore.open(path, read_only=True) as store, terminal.progress("examining"):
             checks += _integrity(store.engine.path)
             checks += _verified(store)
+            is_sound = all(check.state == "ok" for check in checks)
+            if not (repairing and is_sound):
+                checks += _calls(store)
             held = store.stats()
+        if repairing and is_sound:
+            with evstore.open(path, create=False) as store, terminal.progress("repairing"):
+                checks += _repaired(store)
+        elif repairing:
+            checks.append(Check("repair", "wrong", "not done, since the file is damaged"))
         counts = f"{held.sessions:,} sessions, {held.ended:,} ended, {held.events:,} events"
         checks.append(Check("content", "ok", counts))
     except EvstoreError as error:
@@ -204,3 +222,36 @@ def _verified(store: evstore.Store) -> Iterator[Check]:
         yield Check("log", "wrong", f"{count - FINDINGS_SHOWN:,} more: see evstore verify")
     if count == 0:
         yield Check("log", "ok", "every link fits, and all that is derived from it")
+
+
+def _calls(store: evstore.Store) -> Iterator[Check]:
+    count = 0
+    for info in store.sessions():
+        for problem in pairing.unpaired(store.session(uid=info.uid).messages):
+            count += 1
+            if count <= FINDINGS_SHOWN:
+                yield Check("calls", "wrong", f"{info.id}: {problem}")
+    if count > FINDINGS_SHOWN:
+        yield Check("calls", "wrong", f"{count - FINDINGS_SHOWN:,} more")
+    if count:
+        yield Check("calls", "note", "doctor --repair pairs them again, while no agent is at work")
+    else:
+        yield Check("calls", "ok", "every call of a tool has its result")
+
+
+def _repaired(store: evstore.Store) -> Iterator[Check]:
+    count = 0
+    for info in store.sessions():
+        try:
+            events = pairing.repair(store.session(uid=info.uid))
+        except EvstoreError as error:
+            count += 1
+            yield Check("calls", "wrong", f"{info.id}: not repaired: {error}")
+            continue
+        if events:
+            count += 1
+            plural = "" if len(events) == 1 else "s"
+            what = f"{info.id}: paired again by {len(events):,} event{plural}"
+            yield Check("calls", "ok", what)
+    if not count:
+        yield Check("calls", "ok", "every call of a tool has its result")

@@ -1,68 +1,69 @@
-"""The verbs export and import: a store, or one session, as lines that lose nothing."""
+"""The verb import: what was exported, and what other programs have recorded."""
 
+import json
 import os
-import sys
 from collections.abc import Iterator
-from typing import IO, BinaryIO
+from typing import IO, Any
 
+import attrs
 import click
 
 from evstore.cli import asking, terminal
 from evstore.cli.asking import FILE, JSON
-from evstore.cli.completion import complete_session
-from evstore.errors import TooLarge
-from evstore.transfer import export_lines, import_lines
+from evstore.cli.terminal import complain
+from evstore.errors import Refused, TooLarge
+from evstore.transfer import (
+    FORMATS,
+    Imported,
+    Reported,
+    import_from,
+    import_lines,
+)
 
 LINE_BYTES_MAX = 1 << 30
-_STDOUT = (None, "-")
 
 
-@click.command(short_help="Print a store or a session as JSON Lines.")
-@FILE
-@click.argument("session", required=False, shell_complete=complete_session)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(),
-    metavar="FILE",
-    help="Write to a new file instead of stdout.",
-)
-def export(file: str, session: str | None, output: str | None) -> None:
-    """Print a store, or one SESSION with the past it shares, as JSON Lines for `import`."""
-    with asking.reading(file) as store:
-        chosen = None if session is None else asking.find(store, session)
-        total = store.engine.position() if chosen is None else None
-        seen = output in _STDOUT and terminal.is_terminal()
-        with terminal.progress("exporting", total) as advance, _written(output) as stream:
-            for count, line in enumerate(export_lines(store, chosen)):
-                stream.write(terminal.harmless_json(line[:-1]) + b"\n" if seen else line)
-                advance(count)
-
-
-def _written(output: str | None) -> "_Kept | BinaryIO":
-    return _Kept() if output in _STDOUT else open(str(output), "xb")
-
-
-class _Kept:
-    """Stdout in a with block that does not close it."""
-
-    def __enter__(self) -> BinaryIO:
-        """Return stdout."""
-        return sys.stdout.buffer
-
-    def __exit__(self, *_error: object) -> None:
-        """Leave stdout open."""
-
-
-@click.command(name="import", short_help="Add what was exported.")
+@click.command(name="import", short_help="Add what was exported, or what others have recorded.")
 @FILE
 @click.argument("input", default="-", type=click.Path())
+@click.option(
+    "--from",
+    "format",
+    type=click.Choice(sorted(FORMATS)),
+    metavar="FORMAT",
+    help="Read what is not evstore's own: "
+    + "; ".join(f"{format}, {what}" for format, (_, what) in sorted(FORMATS.items()))
+    + ".",
+)
+@click.option("--prefix", metavar="TEXT", help="With --from: put this before every session id.")
+@click.option(
+    "--mapping",
+    type=click.Path(),
+    metavar="FILE",
+    help="With --from json: a JSON file that says where what is.",
+)
 @JSON
-def import_(file: str, input: str, as_json: bool) -> None:
+@click.pass_context
+def import_(
+    context: click.Context,
+    file: str,
+    input: str,
+    format: str | None,
+    prefix: str | None,
+    mapping: str | None,
+    as_json: bool,
+) -> None:
     """Add what INPUT (stdin, unless given) holds and the store lacks; again adds nothing.
 
-    The file is created if it is not there.
+    The file is created if it is not there. Without --from, INPUT is what `export` has printed, and
+    loses nothing. With it, INPUT is the file or folder of another program: what it says becomes
+    sessions, with its times; what cannot be taken in is told, and makes the exit code 1.
     """
+    if format is not None:
+        _import_foreign(context, file, input, format, prefix or "", mapping, as_json=as_json)
+        return
+    if prefix is not None or mapping is not None:
+        raise click.UsageError("--prefix and --mapping go with --from: name a format, too")
     if input == "-" and not asking.is_piped_in():
         raise click.UsageError("nothing comes through stdin: name the exported file, or pipe it in")
     with click.open_file(input, "rb") as stream, asking.writing(file, create=True) as store:
@@ -73,8 +74,60 @@ def import_(file: str, input: str, as_json: bool) -> None:
         fields = {"sessions": added.sessions, "batches": added.batches, "events": added.events}
         terminal.write(terminal.json_line(fields))
     else:
-        counts = f"{added.sessions:,} sessions, {added.batches:,} batches, {added.events:,} events"
-        terminal.say(f"added {counts}")
+        terminal.say(f"added {_counts(added)}")
+
+
+def _import_foreign(
+    context: click.Context,
+    file: str,
+    input: str,
+    format: str,
+    prefix: str,
+    mapping: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Import from a format, print what is reported as it comes, and count at the end."""
+    if input == "-":
+        raise click.UsageError("with --from, INPUT is a file or a folder: name it")
+    os.stat(input)  # so that no store is made for nothing
+    in_json = asking.in_json(as_json=as_json)
+    document = None if mapping is None else _mapping(mapping)
+
+    def report(reported: Reported) -> None:
+        if in_json:
+            terminal.write(terminal.json_line(attrs.asdict(reported)))
+        else:
+            complain(f"{reported.where}: {reported.what}: {reported.reason}")
+
+    with asking.writing(file, create=True) as store, terminal.progress("importing") as advance:
+        added = import_from(
+            store,
+            format,
+            input,
+            prefix=prefix,
+            mapping=document,
+            progress=advance,
+            report=report,
+        )
+    if in_json:
+        terminal.write(terminal.json_line(attrs.asdict(added)))
+    else:
+        terminal.say(f"added {_counts(added)}, {added.kept:,} of them kept raw")
+    if added.reported:
+        context.exit(1)
+
+
+def _mapping(path: str) -> Any:
+    with click.open_file(path, "rb") as stream:
+        try:
+            return json.loads(stream.read())
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{path} is no JSON ({error}): write a mapping as one object") from None
+
+
+def _counts(added: Imported) -> str:
+    return f"{added.sessions:,} sessions, {added.batches:,} batches, {added.events:,} events"
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -83,6 +136,3 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         if len(line) > LINE_BYTES_MAX:
             raise TooLarge("a line", len(line), LINE_BYTES_MAX)
         yield line
-
-
-VERBS = (export, import_)

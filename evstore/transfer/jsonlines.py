@@ -7,6 +7,7 @@ import attrs
 from evstore import view
 from evstore.chain import Batch
 from evstore.errors import Corrupt, FromTheFuture, Refused, SessionNotFound
+from evstore.moments import When, of_all, position_of
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
@@ -20,26 +21,37 @@ CHUNK_BYTES_MAX = 8 << 20
 
 @attrs.frozen
 class Imported:
-    """What an import added: lives, batches and events that were not there before."""
+    """What an import added: lives, batches and events that were not there before.
+
+    From a foreign format: how many records were kept as they were, and how much was reported.
+    """
 
     sessions: int
     batches: int
     events: int
+    kept: int = 0
+    reported: int = 0
 
 
-def export_lines(store: Store, session: Session | str | None = None) -> Iterator[bytes]:
+def export_lines(
+    store: Store, session: Session | str | None = None, at: When | None = None
+) -> Iterator[bytes]:
     """Yield the lines of a whole store, deleted lives included, or of one session.
 
     What a session shares with its ancestors goes before it: their batches up to the one that holds
     the fork point. The commits of others do not disturb it: what they add meanwhile is left out.
+    `at` ends it with the batch that holds a moment of the session; a whole store ends before the
+    first batch that is later than an aware datetime.
 
-    Raises SessionNotFound.
+    Raises SessionNotFound, NoSuchMoment and Refused.
     """
     if isinstance(session, str):
         session = store.session(session, create=False)
     engine = store.engine
-    batches = _all(engine) if session is None else _of(engine, session)
-    return _lines(batches)
+    if session is not None:
+        return _lines(_of(engine, session, at))
+    until = engine.position() if at is None else position_of(engine, of_all(at))
+    return _lines(_all(engine, until))
 
 
 def _lines(batches: Iterator[Batch]) -> Iterator[bytes]:
@@ -51,8 +63,8 @@ def _lines(batches: Iterator[Batch]) -> Iterator[bytes]:
     yield end_line(count)
 
 
-def _all(engine: Engine) -> Iterator[Batch]:
-    position, last = 0, engine.position()
+def _all(engine: Engine, last: int) -> Iterator[Batch]:
+    position = 0
     while position < last:
         for batch in engine.changes(position):
             position = batch.position
@@ -60,12 +72,17 @@ def _all(engine: Engine) -> Iterator[Batch]:
                 yield batch
 
 
-def _of(engine: Engine, session: Session) -> Iterator[Batch]:
+def _of(engine: Engine, session: Session, at: When | None) -> Iterator[Batch]:
     uid = session.uid
     life, _ = engine.find_uid(bytes.fromhex(uid)) if uid else (None, False)
     if life is None:
         raise SessionNotFound(session.id)
-    return _shared_and_own(engine, life, session.head)
+    until = session.head if at is None else session.at(at).seq
+    while life.parent is not None and until < life.fork:  # It was not born yet, and its parent was.
+        life = life.parent
+    if life.parent is None and until == 0:
+        return iter(())
+    return _shared_and_own(engine, life, until)
 
 
 def _shared_and_own(engine: Engine, life: Life, head: int) -> Iterator[Batch]:

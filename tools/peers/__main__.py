@@ -23,7 +23,8 @@ from rich.table import Table
 
 from tools.bench.measured import Rounds
 from tools.bench.report import machine, shown
-from tools.peers.environments import NotInstallable, python
+from tools.environments import NotInstallable
+from tools.peers.environments import python
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
