@@ -1,4 +1,4 @@
-"""Make the present of a store anew from its log: `python tools/rebuild.py FILE`."""
+"""Make the present of a store what its log says: `python tools/rebuild.py FILE [SESSION]`."""
 
 import sys
 
@@ -6,14 +6,15 @@ import evstore
 from evstore import replay
 
 
-def main(path: str) -> int:
-    """Rebuild and print the SHA-256 of the present before and after; return 1 where they differ."""
+def main(path: str, session: str | None = None) -> int:
+    """Print one line per row that was not right, or `ok`; return 1 where there was one."""
     with evstore.open(path, create=False) as store:
-        before = replay.fingerprint(store)
-        replay.rebuild(store)
-        after = replay.fingerprint(store)
-    print(f"before {before}\nafter  {after}")
-    return 0 if before == after else 1
+        findings = replay.rebuild(store, session)
+    for finding in findings:
+        print(f"{finding.session or path} {finding.seq or ''} {finding.kind}: {finding.what}")
+    if not findings:
+        print("ok")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The verbs that look after a file: stats, verify, rebuild and sweep."""
+"""The verbs that look after a file: verify, rebuild and sweep."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,30 +9,13 @@ import click
 from evstore import replay
 from evstore.cli import asking, terminal
 from evstore.cli.asking import ACTOR, FILE, JSON
+from evstore.cli.completion import complete_session
 from evstore.cli.shown import event_line
 from evstore.cli.terminal import Column
-from evstore.errors import BadFile
 from evstore.events import SESSION_EXPIRED, Event
 from evstore.watch import Watch
 
-_BYTES = "_bytes"
 _EXPIRED_COLUMNS = (Column("session"), Column("uid", 32))
-
-
-@click.command(short_help="Count what a store holds.")
-@FILE
-@JSON
-def stats(file: str, as_json: bool) -> None:
-    """Count what a store holds, and the bytes that it takes."""
-    with asking.reading(file) as store, terminal.progress("counting"):
-        found = attrs.asdict(store.stats())
-    if asking.in_json(as_json=as_json):
-        terminal.write(terminal.json_line(found))
-        return
-    terminal.print_facts(
-        (name.replace("_", " "), terminal.size(fact) if name.endswith(_BYTES) else fact)
-        for name, fact in found.items()
-    )
 
 
 @click.command(short_help="Check that the log is as it was recorded.")
@@ -54,10 +37,19 @@ def verify(context: click.Context, file: str, level: replay.Level, as_json: bool
         for finding in replay.verify(store, level=level):
             shown.close()  # A bar and findings would write over each other.
             count += 1
-            if as_json:
-                terminal.write(terminal.json_line(attrs.asdict(finding)))
-            else:
-                terminal.say(finding_line(finding))
+            _print_finding(finding, as_json=as_json)
+    _conclude(context, count, as_json=as_json)
+
+
+def _print_finding(finding: replay.Finding, *, as_json: bool) -> None:
+    if as_json:
+        terminal.write(terminal.json_line(attrs.asdict(finding)))
+    else:
+        terminal.say(finding_line(finding))
+
+
+def _conclude(context: click.Context, count: int, *, as_json: bool) -> None:
+    """Leave with exit code 1 where something was found, else say ok."""
     if count:
         context.exit(1)
     if not as_json:
@@ -72,22 +64,21 @@ def finding_line(finding: replay.Finding) -> str:
     return terminal.harmless(f"{where}: {finding.kind}: {finding.what}")
 
 
-@click.command(short_help="Make the present anew from the log.")
+@click.command(short_help="Make the present what the log says.")
 @FILE
+@click.argument("session", required=False, shell_complete=complete_session)
+@click.option("--json", "as_json", is_flag=True, help="Print what was wrong as JSON Lines.")
 @click.pass_context
-def rebuild(context: click.Context, file: str) -> None:
-    """Make the present anew from the log, and say by its SHA-256 whether it is the same."""
+def rebuild(context: click.Context, file: str, session: str | None, as_json: bool) -> None:
+    """Make the present what the log says, of all sessions or one: print what was wrong, or ok.
+
+    Others may read and write meanwhile; only rows that differ from the log are written.
+    """
     with asking.writing(file) as store, terminal.progress("rebuilding"):
-        try:
-            before = replay.fingerprint(store)
-        except BadFile:  # What cannot be read needs it most.
-            before = "not readable"
-        replay.rebuild(store)
-        after = replay.fingerprint(store)
-    same = "as before" if before == after else f"before it was {before}"
-    terminal.say(f"rebuilt: the state is {after}, {same}")
-    if before != after:
-        context.exit(1)
+        findings = replay.rebuild(store, None if session is None else asking.find(store, session))
+    for finding in findings:
+        _print_finding(finding, as_json=as_json)
+    _conclude(context, len(findings), as_json=as_json)
 
 
 def _polled(watch: Watch) -> Iterator[Event]:
@@ -119,4 +110,4 @@ def sweep(file: str, actor: str | None, as_json: bool) -> None:
         terminal.say(f"{len(expired) or 'no'} session{'s' * (len(expired) != 1)} expired", "dim")
 
 
-VERBS = (stats, verify, rebuild, sweep)
+VERBS = (verify, rebuild, sweep)

@@ -1,103 +1,283 @@
-"""Care for a file: makes anew what is derived from the log; the log itself it never changes."""
+"""Care for a file: makes right what is derived from the log; the log itself it never changes.
 
-from collections.abc import Iterator
+Each life is folded anew beside its readers and writers, in short snapshots, and what is stored is
+compared with that. Only what differs is written, row by row and a few rows at a time, under the
+lock and up to the newest event by then; so a sound file costs no write, and the present is never
+away. Parents come before their forks, because a fork is folded from what it shares.
+"""
 
-from evstore.events import (
-    ENDINGS,
-    SESSION_RESTORED,
-    SETS,
-    value_text,
-)
+import attrs
+
+from evstore.errors import BadFile, Corrupt
+from evstore.events import KINDS
 from evstore.sqlite import search
-from evstore.sqlite.checkpoint import newest_anchor
-from evstore.sqlite.database import Cursor, Database, Durability
+from evstore.sqlite.checkpoint import Anchor, newest_anchor, read_outline, write_outline
+from evstore.sqlite.database import Columns, Cursor, Database, Durability
+from evstore.sqlite.derived import (
+    Refolded,
+    Shared,
+    batch_end,
+    ended,
+    steps,
+    wrong_among,
+    wrong_names,
+)
+from evstore.sqlite.found import Finding
 from evstore.sqlite.insert import (
-    copy_metadata,
-    inline_text,
+    checkpoint_distance,
     is_checkpoint_due,
-    kind_number,
     put_checkpoint,
     put_variable,
     set_ended,
 )
-from evstore.sqlite.lives import Life, by_number, tip
-from evstore.sqlite.read import Moment
-from evstore.sqlite.rows import kind_name, texts_at
-from evstore.state import Outline
+from evstore.sqlite.lives import SEQ_BITS, SEQ_MAX, Life, by_number, tip
+from evstore.state import Outline, Reference
 
-Occurrence = tuple[int, int, str, str | None, int | None]
+PIECE_NAMES = 25  # whose rows are looked at under one lock
+_TAIL_EVENTS_MAX = 200  # that are folded under the lock; more are folded before it
+_STRAYS = (
+    "select number, 'variable' from (select distinct session as number from variable)"
+    " where number not in (select number from session)"
+    f" union select distinct id >> {SEQ_BITS}, 'checkpoint' from checkpoint"
+    f" where id >> {SEQ_BITS} not in (select number from session)"
+)
 
 
-def rebuild(database: Database, durability: Durability) -> None:
-    """Drop the present and the checkpoints, and make them anew, parents before their forks.
+def rebuild(database: Database, life: Life | None, durability: Durability) -> list[Finding]:
+    """Make the derived rows of all lives, or of one and its ancestors, what their log says.
 
-    An index of words that was there is made anew as well, after that and in steps of its own.
+    Returns what was not. An index of words that is not of the log's messages is made anew as well,
+    in steps of its own, where all lives are rebuilt.
     """
-    with database.writing(durability) as cursor:
-        database.forget()
-        cursor.execute("delete from variable")
-        cursor.execute("delete from checkpoint")
-        for number in session_numbers(cursor):
+    found: list[Finding] = []
+    number = 0
+    while (number := _following(database, life, number)) > 0:
+        found += _mended(database, number)
+    if life is None:
+        found += _strays(database)
+        found += _mend_index(database)
+    if found and durability == "full":
+        database.flush()
+    return found
+
+
+def _following(database: Database, life: Life | None, number: int) -> int:
+    """Return the number of the life after another, or 0; also of one that was born meanwhile."""
+    if life is not None:
+        lineage = [segment.number for segment in life.lineage]
+        return min((each for each in lineage if each > number), default=0)
+    with database.snapshot() as cursor:
+        return (
+            cursor.execute("select min(number) from session where number > ?", (number,)).get or 0
+        )
+
+
+def _mended(database: Database, number: int) -> list[Finding]:
+    found: list[Finding] = []
+    shown = None
+    try:
+        with database.snapshot() as cursor:
             life = by_number(database, cursor, number)
-            outline = replay(database, cursor, life)
-            _project(database, cursor, life, outline)
-        had_index = search.clear(cursor)
-        database.forget()
-    if had_index:
+            shown = life.shown
+            mending = _Mending(database, cursor, life, found)
+        mending.run()
+    except BadFile as error:  # Its log is damaged, which no rebuild mends; the others go on.
+        seq = error.seq if isinstance(error, Corrupt) else None
+        found.append(Finding(shown, seq, "damage", str(error)))
+    return found
+
+
+@attrs.frozen
+class _Wrong:
+    """A checkpoint that is not as it must be: where, what is to be there, and what is wrong."""
+
+    seq: int
+    written: Columns
+    what: str
+
+
+class _Mending:
+    """One life, folded from the start of its own log up to its newest event."""
+
+    def __init__(
+        self, database: Database, cursor: Cursor, life: Life, found: list[Finding]
+    ) -> None:
+        self._database = database
+        self._life = life
+        self._found = found
+        self._shared = Shared(database, cursor, life)
+        self._outline = self._shared.outline
+        self._written = newest_anchor(cursor, life, life.fork).seq
+        self._ended: int | None = None
+
+    def run(self) -> None:
+        """Go on until a snapshot shows nothing that differs."""
+        while True:
+            with self._database.snapshot() as cursor:
+                head = tip(cursor, self._life).head
+                wrong = self._fold_on(cursor, head) if self._outline.seq < head else None
+                at_head = wrong is None and self._outline.seq == head
+                names = self._wrong_names(cursor) if at_head else []
+                is_right = at_head and not names and not self._wrong_session(cursor, head)
+            if is_right:
+                return
+            if wrong is not None:
+                self._put(wrong)
+            elif at_head:
+                self._correct(names)
+
+    def _fold_on(self, cursor: Cursor, head: int) -> _Wrong | None:
+        """Fold up to the next place of a checkpoint, and return that where it is wrong."""
+        outline, life = self._outline, self._life
+        # Names only become more, so that none is due before the end of this batch.
+        due = max(self._written + checkpoint_distance(outline), outline.seq + 1)
+        stop = batch_end(cursor, life, min(due, head))
+        stored = cursor.execute(
+            "select id & 0xffffffff, messages, ranges, names from checkpoint"
+            " where id between ? and ? order by id limit 1",
+            (life.event_id(outline.seq + 1), life.event_id(stop)),
+        ).fetchone()
+        self._apply(cursor, stored[0] if stored else stop)
+        if stored is None and not is_checkpoint_due(outline, self._written):
+            return None
+        self._written = outline.seq
+        written = write_outline(outline)
+        if stored is None:
+            return _Wrong(outline.seq, written, "it is missing")
+        if stored[1:] == written or _says(stored, outline):
+            return None
+        return _Wrong(outline.seq, written, "it is not the state at its sequence")
+
+    def _apply(self, cursor: Cursor, seq: int) -> None:
+        ids = self._life.event_id(self._outline.seq + 1), self._life.event_id(seq)
+        past = Refolded(self._database, cursor, self._life, seq)
+        self._ended = ended(cursor, ids, self._ended)
+        self._outline.apply_all(steps(self._database, cursor, ids), past)
+
+    def _wrong_names(self, cursor: Cursor) -> list[tuple[int, str]]:
+        wrong = wrong_names(cursor, self._life, self._outline, self._shared)
+        return [(each.family, each.name) for each in wrong]
+
+    def _wrong_session(self, cursor: Cursor, head: int) -> list[Finding]:
+        """Return what is wrong about the life itself: its end, and checkpoints of no moment."""
+        life, found = self._life, []
+        is_ended: int | None = cursor.execute(
+            "select ended from session where number = ?", (life.number,)
+        ).get
+        if is_ended != self._ended:
+            what = f"its end is {_kind(is_ended)} where the log says {_kind(self._ended)}"
+            found.append(Finding(life.shown, None, "session", what))
+        for (seq,) in cursor.execute(
+            "select id & 0xffffffff from checkpoint where id between ? and ? or id between ? and ?",
+            self._nowhere(head),
+        ).fetchall():
+            what = "it is of a moment that is not there"
+            found.append(Finding(life.shown, seq, "checkpoint", what))
+        return found
+
+    def _nowhere(self, head: int) -> tuple[int, int, int, int]:
+        """Return between which ids this life has no events: up to its fork, and after its head."""
+        start = self._life.number << SEQ_BITS
+        return start, start + self._life.fork, start + head + 1, start + SEQ_MAX
+
+    # Under the lock.
+
+    def _put(self, wrong: _Wrong) -> None:
+        with self._database.writing("normal") as cursor:
+            put_checkpoint(cursor, self._life.event_id(wrong.seq), wrong.written)
+            self._database.forget()
+        self._found.append(Finding(self._life.shown, wrong.seq, "checkpoint", wrong.what))
+
+    def _correct(self, names: list[tuple[int, str]]) -> None:
+        """Write the rows that differ, some at a time; what others write meanwhile is folded in."""
+        for start in range(0, max(len(names), 1), PIECE_NAMES):
+            with self._database.writing("normal") as cursor:
+                head = tip(cursor, self._life).head
+                if not self._keep_up(cursor, head):
+                    return
+                found = self._correct_session(cursor, head) if start == 0 else []
+                found += self._correct_names(cursor, names[start : start + PIECE_NAMES])
+                self._database.forget()
+            self._found += found
+
+    def _keep_up(self, cursor: Cursor, head: int) -> bool:
+        """Fold what was written meanwhile, unless it is much, or has a checkpoint to look at."""
+        after = self._outline.seq
+        if after < head:
+            ids = self._life.event_id(after + 1), self._life.event_id(head)
+            query = "select count(*) from checkpoint where id between ? and ?"
+            if head - after > _TAIL_EVENTS_MAX or cursor.execute(query, ids).get:
+                return False
+            self._apply(cursor, head)
+        return True
+
+    def _correct_session(self, cursor: Cursor, head: int) -> list[Finding]:
+        found = self._wrong_session(cursor, head)
+        if found:
+            set_ended(self._database, cursor, self._life, self._ended)
+            cursor.execute(
+                "delete from checkpoint where id between ? and ? or id between ? and ?",
+                self._nowhere(head),
+            )
+        return found
+
+    def _correct_names(self, cursor: Cursor, names: list[tuple[int, str]]) -> list[Finding]:
+        life, found = self._life, []
+        for wrong in list(wrong_among(cursor, life, self._outline, self._shared, names)):
+            if wrong.wanted is None:
+                cursor.execute(
+                    "delete from variable where session = ? and family = ? and name = ?",
+                    (life.number, wrong.family, wrong.name),
+                )
+            else:
+                *reference, value = wrong.wanted
+                now = Reference(*reference)
+                put_variable(cursor, life.number, wrong.family, wrong.name, now, value)
+            found.append(Finding(life.shown, wrong.seq, "variable", wrong.what))
+        return found
+
+
+def _says(stored: Columns, outline: Outline) -> bool:
+    """Tell whether a stored checkpoint, however it is encoded, is a state."""
+    *anchor, names = stored
+    try:
+        said = read_outline(Anchor(*anchor), names)
+    except Corrupt:
+        return False
+    return (said.names, said.messages) == (outline.names, outline.messages)
+
+
+def _kind(number: int | None) -> str | None:
+    return None if number is None else KINDS[number - 1] if number <= len(KINDS) else str(number)
+
+
+def _strays(database: Database) -> list[Finding]:
+    """Drop the rows of sessions that are not there."""
+    with database.snapshot() as cursor:
+        strays = cursor.execute(_STRAYS).fetchall()
+    found = []
+    absent = "not exists (select 1 from session where number = ?1)"  # It may be born meanwhile.
+    for number, table in strays:
+        with database.writing("normal") as cursor:
+            cursor.execute(f"delete from variable where session = ?1 and {absent}", (number,))
+            cursor.execute(
+                f"delete from checkpoint where id between ?2 and ?3 and {absent}",
+                (number, number << SEQ_BITS, (number << SEQ_BITS) + SEQ_MAX),
+            )
+        found.append(Finding(None, None, table, f"rows of session number {number}, of no session"))
+    return found
+
+
+def _mend_index(database: Database) -> list[Finding]:
+    """Make the index of words anew where it is not of the messages in the log."""
+    found = []
+    with database.snapshot() as cursor:
+        for number, seq, what in search.differences(cursor):
+            query = "select coalesce(id, lower(hex(uid))) from session where number = ?"
+            shown = cursor.execute(query, (number,)).get
+            found.append(Finding(shown, seq, "search", what))
+    if found:
+        with database.writing("normal") as cursor:
+            search.clear(cursor)
         search.catch_up(database)
-
-
-def session_numbers(cursor: Cursor) -> list[int]:
-    """Return the numbers of all lives, parents before their forks."""
-    return [number for (number,) in cursor.execute("select number from session order by number")]
-
-
-def own_steps(database: Database, cursor: Cursor, life: Life) -> Iterator[Occurrence]:
-    """Yield (seq, position, kind, name, operand) of the events that a life recorded itself."""
-    kinds = dict(cursor.execute("select number, name from kind").fetchall())
-    events = cursor.connection.cursor().execute(
-        "select id & 0xffffffff, position, kind, name, operand from event where id between ? and ?",
-        life.lineage[-1].ids,
-    )
-    for seq, position, kind, name, operand in events:
-        yield seq, position, kinds.get(kind) or kind_name(database, cursor, kind), name, operand
-
-
-def replay(database: Database, cursor: Cursor, life: Life) -> Outline:
-    """Fold a life's own events over the past it shares, with the checkpoints that belong to it."""
-    moment = Moment(database, cursor, life, tip(cursor, life).head)
-    outline = Moment(database, cursor, life.parent, life.fork).outline()
-    written = newest_anchor(cursor, life, life.fork).seq
-    batch, ended = 0, None
-    for seq, position, kind, name, operand in own_steps(database, cursor, life):
-        if batch not in (0, position) and is_checkpoint_due(outline, written):
-            put_checkpoint(cursor, life.number, outline)
-            written = outline.seq
-        batch = position
-        outline.apply(seq, kind, name, operand, moment)
-        if kind in ENDINGS:
-            ended = kind_number(database, cursor, kind)
-        elif kind == SESSION_RESTORED:
-            ended = None
-    if batch and is_checkpoint_due(outline, written):
-        put_checkpoint(cursor, life.number, outline)
-    set_ended(database, cursor, life, ended)
-    return outline
-
-
-def _project(database: Database, cursor: Cursor, life: Life, outline: Outline) -> None:
-    """Write the rows of the names that a life touched itself."""
-    copy_metadata(database, cursor, life)
-    touched = {
-        (family, name): reference
-        for family, names in outline.names.items()
-        for name, reference in names.items()
-        if reference.seq > life.fork
-    }
-    ids = {key: life.event_id(reference.seq) for key, reference in touched.items()}
-    texts = texts_at(cursor, ids.values())
-    for (family, name), reference in touched.items():
-        text = texts[ids[family, name]]
-        has_value = family in SETS and reference.created is not None and text is not None
-        value = value_text(text, reference.operand).encode() if has_value and text else None
-        put_variable(cursor, life.number, family, name, reference, inline_text(value))
+    return found

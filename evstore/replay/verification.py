@@ -1,19 +1,13 @@
-"""The log replayed: verified against its chain, folded anew into the present, and fingerprinted."""
+"""Verifying: a log is replayed against its chain, and what is derived against the log."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Literal, NamedTuple
 
-import orjson
-
-from evstore import values
 from evstore.chain import ZERO, Batch
 from evstore.errors import BadFile, Refused
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.verify import Finding
+from evstore.sqlite.found import Finding
 from evstore.store import Store
-
-__all__ = ["Finding", "fingerprint", "rebuild", "verify"]
 
 Level = Literal["heads", "chain", "full"]
 
@@ -22,7 +16,8 @@ def verify(store: Store, *, level: Level = "heads") -> Iterator[Finding]:
     """Yield what is not as it was recorded; nothing where all is well.
 
     "heads" checks the newest link of every session and that the positions have no gap; "chain"
-    every leaf and link; "full" also all that is derived: columns, the present and the checkpoints.
+    every leaf and link; "full" also all that is derived: columns, the present, the checkpoints, and
+    which messages the search index holds.
     What was cut off the end of a session cannot be told from the file alone.
     """
     if level not in ("heads", "chain", "full"):
@@ -92,29 +87,3 @@ class _Chain:
         if birth is None or birth.parent_uid is None or not birth.fork:
             return _Tip(name, 0, 0, ZERO)
         return _Tip(name, birth.fork, 0, self._engine.link_at(birth.parent_uid, birth.fork) or ZERO)
-
-
-def rebuild(store: Store) -> None:
-    """Make the present and the checkpoints anew from the log; the log is only read."""
-    store.engine.rebuild()
-
-
-def fingerprint(store: Store) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of the present of all living sessions.
-
-    It covers id, head, variables, metadata and messages, as they are read through the projection.
-    """
-    digest = sha256()
-    for info in store.sessions():
-        session = store.session(uid=info.uid)
-        view = session.view()
-        present = [
-            info.id,
-            view.seq,
-            [[name, values.encode(value).decode()] for name, value in view.variables.items()],
-            [[name, values.encode(value).decode()] for name, value in view.metadata.items()],
-        ]
-        digest.update(orjson.dumps(present))
-        for message in view.messages:
-            digest.update(values.encode(message) + b"\n")
-    return digest.hexdigest()
