@@ -8,6 +8,7 @@ from evstore import errors
 from evstore.batch import Batch
 from evstore.diff import Diff
 from evstore.events import ABSENT, ANY, ERASED, Event
+from evstore.evolution import upcast
 from evstore.limits import Limits
 from evstore.merge import Merge
 from evstore.messages import MessageInfo, Messages
@@ -49,15 +50,18 @@ __all__ = [
     "errors",
     "open",
     "register",
+    "upcast",
 ]
 
 if TYPE_CHECKING:
+    from evstore import agent as agent
     from evstore import aio as aio
     from evstore import replay as replay
+    from evstore import telemetry as telemetry
 else:
 
     def __getattr__(name: str) -> Any:
-        """Load what is not needed by everyone: `evstore.aio`, which brings asyncio, and replay."""
-        if name not in ("aio", "replay"):
+        """Load what not everyone needs: agent, aio (with asyncio), replay, telemetry."""
+        if name not in ("agent", "aio", "replay", "telemetry"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return import_module(f"{__name__}.{name}")

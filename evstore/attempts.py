@@ -1,6 +1,5 @@
 """Attempts: what somebody else got in the way of is tried again, after a moment."""
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -25,5 +24,7 @@ def pauses(attempts: int) -> Iterator[float]:
     """Yield how long to pause, in seconds, after each attempt that failed but the last."""
     if attempts < 1:
         raise Refused("attempts has to be 1 or more")
+    import random  # Only the loser of a race needs it, and its tables take long to make.
+
     for number in range(1, attempts):
         yield random.uniform(0, _PAUSE_S * 2**number)  # noqa: S311 - jitter

@@ -16,6 +16,7 @@ from evstore.events import (
     Later,
     Said,
     Writer,
+    message_of,
     value_text,
 )
 from evstore.sides import Facts, Found, Present, Result, Side, nothing
@@ -43,7 +44,10 @@ class PendingFacts(NamedTuple):
 
 
 class _Overlay:
-    """What the doors of a batch see: the session at entry, and over it what the batch says."""
+    """What the doors of a batch see: the session at entry, and over it what the batch says.
+
+    What is said becomes part of what is seen once somebody looks.
+    """
 
     def __init__(self, entry: Still, actor: str | None) -> None:
         self.said: list[Body | Later] = []
@@ -54,24 +58,27 @@ class _Overlay:
         self._messages: MessageList | None = None
         self._first = 0  # the ordinal that the first message of this batch gets
         self._bodies: list[int] = []  # which of what was said carries each message of this batch
+        self._seen = 0  # how much of what was said
 
-    def take(self, said: Said) -> None:
-        """Let what is said become part of what is seen."""
-        for body in said:
-            self.said.append(body)
+    def looked(self) -> "_Overlay":
+        """Return it with all that was said so far."""
+        while self._seen < len(self.said):
+            body = self.said[self._seen]
+            self._seen += 1
             shown = body(1) if callable(body) else body  # as if the batch began at seq 1
             family = FAMILY.get(shown.kind)
             if family is not None and shown.name is not None:
                 self._take_name(family, shown.name, shown)
             else:
                 self._take_message(shown, own=callable(body))
+        return self
 
     def _take_name(self, family: int, name: str, body: Body) -> None:
         if body.kind in DELETIONS.values():
             self._names[family, name] = None
             return
         before = self.variable(family, name)
-        seq = -len(self.said)
+        seq = -self._seen
         text = value_text(body.text, body.operand).decode()
         created = before.created if before else seq
         self._names[family, name] = Pending(seq, created, body.operand, text)
@@ -82,7 +89,7 @@ class _Overlay:
         target = -body.operand if own and body.operand else body.operand
         messages.apply(body.kind, target, self)
         if messages.bodies > bodies:
-            self._bodies.append(len(self.said))
+            self._bodies.append(self._seen)
 
     def _list(self) -> MessageList:
         if self._messages is None:
@@ -140,6 +147,9 @@ class _Overlay:
             for first, end in self._list().ordinals(start, stop)
             for message in self._recorded(first, end)
         ]
+
+    def contents(self, start: int, stop: int) -> list[Any]:
+        return [message_of(text) for _, text in self.messages(start, stop)]
 
     def _recorded(self, first: int, end: int) -> Iterator[tuple[int, str | None]]:
         if first < self._first:
@@ -219,9 +229,9 @@ class Batch:
         """The handle through which it is recorded."""
         return self._entry.engine
 
-    def record(self, kind: str, data: Any = None) -> None:
-        """Add an event of the application's own, of a kind like `app.order.placed`."""
-        self.say([self._writer.record(kind, data)], nothing)
+    def record(self, kind: str, data: Any = None, *, version: int | None = None) -> None:
+        """Add an event of a kind of your own, `app.order.placed`, in its newest version."""
+        self.say([self._writer.record(kind, data, version)], nothing)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -269,7 +279,11 @@ class Batch:
 
     def look(self) -> AbstractContextManager[Present]:
         """Look at the session at entry, with what this batch wrote over it."""
-        return nullcontext(self._overlay)
+        return nullcontext(self._overlay.looked())
+
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for."""
+        return self._overlay.looked().variable(family, name)
 
     def still(self) -> Side:
         """Return a side that does not move while it is read: itself."""
@@ -283,5 +297,5 @@ class Batch:
         """Keep what is said until the block ends; raises Closed outside of it."""
         if not self._open:
             raise Closed("the batch is not open", "write to it inside its with block")
-        self._overlay.take(said(self._overlay) if callable(said) else said)
+        self._overlay.said += said(self._overlay.looked()) if callable(said) else said
         return result(())

@@ -16,8 +16,10 @@ from typing import NamedTuple
 import attrs
 
 ZERO = bytes(32)  # what the first batch of a session without a parent continues
+UNLINKED = b""  # the link of a batch that gets one where it is taken in
 _NO_UID = bytes(16)
 _LEAF, _LINK, _BIRTH = b"\x00", b"\x01", b"\x02"
+_NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
 _length = Struct(">BI").pack
 _envelope = Struct(">QIq").pack
 _origin = Struct(">q16sQ").pack
@@ -37,19 +39,25 @@ def text_field(value: str | None) -> bytes:
     return _length(1, len(text)) + text
 
 
+_known_field = lru_cache(4096)(text_field)  # of kinds and names, which come again and again
+
+
 @lru_cache(1000)
-def _kind_field(kind: str) -> bytes:
-    return text_field(kind)
+def _kind_and_version(kind: str, version: int) -> bytes:
+    return text_field(kind) + _version(version)
 
 
 def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
     """Return the part that all leaves of one batch share."""
+    if actor is cause is key is None:
+        return _NOBODY
     return text_field(actor) + text_field(cause) + text_field(key)
 
 
 def leaf(salt: bytes, kind: str, name: str | None, text: bytes, said: bytes) -> bytes:
     """Return the commitment to one event: without its salt it tells nothing."""
-    fields = (_LEAF, salt, _kind_field(kind), text_field(name), _length(1, len(text)), text, said)
+    named = _known_field(name)
+    fields = (_LEAF, salt, _known_field(kind), named, _length(1, len(text)), text, said)
     return sha256(b"".join(fields)).digest()
 
 
@@ -68,9 +76,10 @@ def link(
     origin: bytes | None,
 ) -> bytes:
     """Return the hash that a batch carries; `leaves` are (kind, version, leaf) in order."""
-    parts = [_kind_field(kind) + _version(version) + hashed for kind, version, hashed in leaves]
+    parts = [_kind_and_version(kind, version) + hashed for kind, version, hashed in leaves]
     envelope = _envelope(first, len(parts), time_us)
-    return sha256(b"".join((_LINK, previous, uid, envelope, field(origin), *parts))).digest()
+    born = b"\x00" if origin is None else field(origin)
+    return sha256(b"".join((_LINK, previous, uid, envelope, born, *parts))).digest()
 
 
 @attrs.frozen
@@ -129,6 +138,9 @@ class Batch:
     def continues(self, previous: bytes) -> bytes:
         """Return the link that this batch must have after `previous`."""
         said = said_by(self.actor, self.cause, self.key)
-        leaves = [(entry.kind, entry.version, entry.hashed(said)) for entry in self.entries]
+        leaves = [
+            (kind, version, known or leaf(salt or b"", kind, name, text or b"", said))
+            for kind, version, name, text, salt, known in self.entries
+        ]
         origin = self.birth.origin(self.actor, self.cause) if self.birth else None
         return link(previous, self.uid, self.first, self.time_us, leaves, origin)

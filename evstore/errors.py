@@ -12,22 +12,63 @@
     ├── MissingExtra          (ImportError) an extra is missing  → install it
     ├── Closed                the handle outlived its store      → open again
     ├── Unavailable           the file cannot be used now        → fix, reopen
+    ├── NotUpcast             recorded in a form not known here  → mend or update the program
     └── BadFile
-        └── NotAStore · FromTheFuture · Corrupt
+        └── NotAStore · FromTheFuture · Corrupt · NotAConversation
 
 Each class carries its facts as fields; its text is one sentence that ends with the remedy.
 A missing variable is a `KeyError`, a missing message an `IndexError`.
 """
 
-from typing import Any
-
-import attrs
-
-_error = attrs.define(slots=False)  # sets `args` too, so that errors survive pickling
+from inspect import Parameter, Signature
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 
 class EvstoreError(Exception):
     """The root of all errors that evstore raises on its own account."""
+
+    __signature__: ClassVar[Signature | None] = None  # of those that carry facts
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *facts: Any, **named: Any) -> None:
+        is_whole = not named and len(facts) == len(self.__match_args__)
+        if self.__signature__ is not None and not is_whole:
+            told = self.__signature__.bind(*facts, **named)
+            told.apply_defaults()
+            facts, named = told.args, {}
+        super().__init__(*facts, **named)  # sets `args`, so that errors survive pickling
+        vars(self).update(zip(self.__match_args__, facts, strict=False))
+
+    def __repr__(self) -> str:
+        """Return the class with its facts."""
+        if self.__signature__ is None:
+            return super().__repr__()
+        facts = (f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+
+Kind = TypeVar("Kind", bound=type[EvstoreError])
+
+
+@dataclass_transform(eq_default=False)
+def _error(cls: Kind) -> Kind:
+    """Make the annotations of a class its fields, in their order, after those of its base.
+
+    attrs compiles methods for each class: that is most of what importing these would take.
+    """
+    own = [
+        Parameter(
+            name,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=vars(cls).get(name, Parameter.empty),
+            annotation=kind,
+        )
+        for name, kind in cls.__annotations__.items()
+    ]
+    inherited = cls.__signature__.parameters.values() if cls.__signature__ else ()
+    cls.__signature__ = Signature([*inherited, *own])
+    cls.__match_args__ = tuple(cls.__signature__.parameters)  # type: ignore[misc]  # not final yet
+    return cls
 
 
 @_error
@@ -240,6 +281,22 @@ class Unavailable(EvstoreError):
 
 
 @_error
+class NotUpcast(EvstoreError):
+    """What was recorded in one version of its form cannot be brought up to the one known here."""
+
+    kind: str
+    version: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"version {self.version} of {self.kind!r} cannot be brought up to date, since "
+            f"{self.reason}: mend what upcasts it, or update this program"
+        )
+
+
+@_error
 class BadFile(EvstoreError):
     """The file is there and is not what it should be."""
 
@@ -257,6 +314,20 @@ class NotAStore(BadFile):
     def __str__(self) -> str:
         """Return the sentence."""
         return f"{self.path} is not an evstore file and was left untouched: give another path"
+
+
+@_error
+class NotAConversation(BadFile):
+    """The file stands where a conversation is kept, and is no JSON array of messages."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return (
+            f"{self.path} holds no conversation and was left untouched, since {self.reason}: "
+            "repair the file, or move it away"
+        )
 
 
 @_error

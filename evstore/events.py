@@ -8,12 +8,14 @@ import enum
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, AnyStr, Final
 
 import attrs
+import orjson
 
-from evstore import values
-from evstore.errors import BadName, NotStorable, Refused, TooLarge
+from evstore import evolution, observing, values
+from evstore.errors import BadName, Corrupt, NotStorable, Refused, TooLarge
 from evstore.limits import Limits
 
 VARIABLE_SET: Final = "variable.set"
@@ -79,7 +81,6 @@ REVERT: Final = "revert:"
 MERGE: Final = "merge:"
 RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
 _MERGED = re.compile(rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})")
-_APPLICATION_KIND = re.compile(r"app(\.[A-Za-z0-9_-]+)+\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -122,7 +123,8 @@ class Event:
     """Something that happened, as recorded; `data` and `time` are made when looked at.
 
     `seq` counts from 1 within the session, `position` over the store in commit order. `session` and
-    `uid` name the life that recorded it, which for the shared past of a fork is an ancestor.
+    `uid` name the life that recorded it, which for the shared past of a fork is an ancestor. `text`
+    and `version` are as they were stored, before any upcast.
     """
 
     seq: int
@@ -135,6 +137,7 @@ class Event:
     cause: str | None
     session: str | None
     uid: str
+    version: int = 1
 
     @property
     def time(self) -> datetime:
@@ -143,8 +146,13 @@ class Event:
 
     @property
     def data(self) -> Any:
-        """A fresh copy of what was recorded, or ERASED where it was forgotten."""
-        return ERASED if self.text is None else values.decode(self.text)
+        """A fresh copy of what was recorded, or ERASED where it was forgotten.
+
+        That of an older version is brought up to the newest one known; raises NotUpcast.
+        """
+        if self.text is None:
+            return ERASED
+        return values.decode(evolution.lifted(self.kind, self.version, self.text))
 
 
 @attrs.define
@@ -174,19 +182,19 @@ def merged_moment(cause: str) -> tuple[bytes, int]:
     return (bytes.fromhex(named[1]), int(named[2])) if named else (b"", 0)
 
 
-def is_application_kind(kind: object) -> bool:
-    """Tell whether a kind is one that applications may choose."""
-    return type(kind) is str and _APPLICATION_KIND.match(kind) is not None
-
-
 Later = Callable[[int], Body]  # a body that has to know the first seq of its batch
 Said = Sequence[Body | Later]
 
 
-def operand(kind: str, data: Any) -> int | None:
+def operand(event: Event) -> int | None:
     """Return the number in an event's data that the fold needs, or None."""
-    field = OPERANDS.get(kind)
-    return data.get(field) if field and data is not ERASED else None
+    field = OPERANDS.get(event.kind)
+    if field is None or event.text is None:
+        return None
+    if event.kind == VARIABLE_SET and f',"{field}":' not in event.text:  # It may be large.
+        return None
+    number: int | None = orjson.loads(event.text).get(field)
+    return number
 
 
 def value_text(text: AnyStr, operand: int | None) -> AnyStr:
@@ -219,7 +227,7 @@ class Writer:
     ) -> Body:
         """Return the body that sets a variable, until a deadline (µs), or a piece of metadata."""
         self.limits.check_name("name", name)
-        text = values.encode(value, fallback=self._fallback)
+        text = self._encode(value, "value")
         self._check_size(f"the value of {name[:40]!r}", text, self.limits.value_bytes_max)
         return Body(SETS[family], name, _set_text(text, deadline), deadline, expected=expected)
 
@@ -252,14 +260,13 @@ class Writer:
         """Return the body that removes all messages."""
         return Body(MESSAGES_CLEARED, None, b"{}")
 
-    def record(self, kind: str, data: Any) -> Body:
-        """Return the body of an event of the application's own."""
-        if not is_application_kind(kind):
-            raise BadName("kind", kind, "an application's kinds look like 'app.order.placed'")
-        self.limits.check_name("kind", kind)
-        text = values.encode(data, fallback=self._fallback, root="data")
+    def record(self, kind: str, data: Any, version: int | None = None) -> Body:
+        """Return the body of an event of the application's own, in the newest version known."""
+        self.limits.check_name("kind", evolution.check_kind(kind))
+        version = evolution.version_to_write(kind, version)
+        text = self._encode(data, "data")
         self._check_size("the data of an event", text, self.limits.message_bytes_max)
-        return Body(kind, None, text)
+        return Body(kind, None, text, version=version)
 
     def message(self, message: Any) -> bytes:
         """Return the stored text of a message; raises NotStorable and TooLarge."""
@@ -272,7 +279,7 @@ class Writer:
         if type(message.get("role")) is not str:
             detail = "is not a message: its 'role' has to be text"
             raise NotStorable("message['role']", type(message.get("role")).__name__, detail)
-        text = values.encode(message, fallback=self._fallback, root="message")
+        text = self._encode(message, "message")
         self._check_size("the message", text, self.limits.message_bytes_max)
         return text
 
@@ -283,6 +290,12 @@ class Writer:
                 self.limits.check_name(what, text)
         if cause is not None and cause.startswith(RESERVED_CAUSES):
             raise Refused(f"causes that start with {', '.join(RESERVED_CAUSES)} are reserved")
+
+    def _encode(self, value: Any, root: str) -> bytes:
+        if (observer := observing.observer) is None:
+            return values.encode(value, fallback=self._fallback, root=root)
+        act = partial(values.encode, value, fallback=self._fallback, root=root)
+        return observer.serialize("encode", act)
 
     @staticmethod
     def _check_size(what: str, text: bytes, size_bytes_max: int) -> None:
@@ -306,6 +319,16 @@ def is_number_or_date(name: str) -> bool:
         return name.isdigit() or bool(datetime.fromisoformat(name))
     except ValueError:
         return False
+
+
+def message_of(text: str | None) -> Any:
+    """Return the message that the text of an event carries, or ERASED where it was forgotten."""
+    if text is None:
+        return ERASED
+    try:
+        return values.decode(text)["message"]
+    except (TypeError, KeyError) as error:
+        raise Corrupt("", "an event carries no message") from error
 
 
 def set_again(name: str, value: str, deadline: int | None) -> Body:

@@ -7,8 +7,16 @@ import attrs
 
 from evstore.diff import canonical, common_seq, value_or_absent
 from evstore.errors import Refused
-from evstore.events import VARIABLES, Body, Event, Said, Writer, merge_cause, set_again
-from evstore.messages import message_of
+from evstore.events import (
+    VARIABLES,
+    Body,
+    Event,
+    Said,
+    Writer,
+    merge_cause,
+    message_of,
+    set_again,
+)
 from evstore.sides import Found
 from evstore.sqlite.found import Step
 from evstore.sqlite.lives import Life

@@ -6,22 +6,19 @@ from typing import Any, Self, overload
 
 import attrs
 
-from evstore import values
-from evstore.errors import Corrupt
-from evstore.events import ERASED, Body, Event, Later, Said
-from evstore.sides import Present, Side, recorded, shown_time
+from evstore.events import (
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
+    MESSAGES_CLEARED,
+    Body,
+    Event,
+    Later,
+    Said,
+    message_of,
+)
+from evstore.sides import Decided, Present, Side, recorded, shown_time
 
 PAGE_MESSAGES = 500
-
-
-def message_of(text: str | None) -> Any:
-    """Return the message that the text of an event carries, or ERASED where it was forgotten."""
-    if text is None:
-        return ERASED
-    try:
-        return values.decode(text)["message"]
-    except (TypeError, KeyError) as error:
-        raise Corrupt("", "an event carries no message") from error
 
 
 @attrs.frozen
@@ -69,8 +66,7 @@ class Messages(Sequence[Any]):
             if stride < 0:  # Read the same messages forwards.
                 picked = range(start, stop, stride)[::-1]
                 start, stop = (picked.start, picked.stop) if picked else (0, 0)
-            found = present.messages(start, max(start, stop))
-        messages = [message_of(text) for _, text in found[:: abs(stride)]]
+            messages = present.contents(start, max(start, stop))[:: abs(stride)]
         return messages[::-1] if stride < 0 else messages
 
     def __iter__(self) -> Iterator[Any]:
@@ -79,10 +75,9 @@ class Messages(Sequence[Any]):
         start, page_length = 0, PAGE_MESSAGES
         while page_length == PAGE_MESSAGES:
             with still.look() as present:
-                page = present.messages(start, start + PAGE_MESSAGES)
+                page = present.contents(start, start + PAGE_MESSAGES)
             start, page_length = start + PAGE_MESSAGES, len(page)
-            for _, text in page:
-                yield message_of(text)
+            yield from page
 
     def __reversed__(self) -> Iterator[Any]:
         """Iterate over the messages of one snapshot, the newest first."""
@@ -160,13 +155,15 @@ class Messages(Sequence[Any]):
             message = message_of(text)
             return [self._removal(seq, None)]
 
-        return self._side.say(decide, lambda _: message)
+        return self._side.say(Decided(MESSAGE_REMOVED, decide), lambda _: message)
 
     def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
         """Remove the message at an index; raises IndexError."""
-        return self._side.say(
-            lambda present: [self._removal(_find(present, index)[0], reason)], recorded
-        )
+
+        def decide(present: Present) -> Said:
+            return [self._removal(_find(present, index)[0], reason)]
+
+        return self._side.say(Decided(MESSAGE_REMOVED, decide), recorded)
 
     def replace(
         self, index: int, message: Mapping[str, Any], reason: str | None = None
@@ -181,12 +178,13 @@ class Messages(Sequence[Any]):
                 return [lambda first: replace(first - seq - 1, stored, reason)]
             return [replace(seq, stored, reason)]
 
-        return self._side.say(decide, recorded)
+        return self._side.say(Decided(MESSAGE_REPLACED, decide), recorded)
 
     def clear(self) -> Sequence[Event]:
         """Remove all messages: one event, or none where the list is empty."""
         body = self._side.writer.clear()
-        return self._side.say(lambda present: [body] if present.message_count() else (), recorded)
+        decide = Decided(MESSAGES_CLEARED, lambda now: [body] if now.message_count() else ())
+        return self._side.say(decide, recorded)
 
     def _removal(self, seq: int, reason: str | None) -> Body | Later:
         remove = self._side.writer.remove

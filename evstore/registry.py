@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
 
-from evstore.errors import Refused
+from evstore.errors import NotUpcast, Refused
 from evstore.limits import Limits
 
 VERSION_MAX = (1 << 31) - 1
@@ -46,8 +46,7 @@ class Unregistered:
         return hash((self.name, self.version))
 
 
-@attrs.frozen
-class Registration:
+class Registration(NamedTuple):
     """How the objects of one class are stored and brought back."""
 
     cls: type
@@ -62,14 +61,14 @@ class Registration:
         return version == self.version or (version < self.version and self.upcast is not None)
 
     def bring_back(self, data: Any, version: int) -> Any:
-        """Return the object that some data stands for; raises ValueError."""
+        """Return the object that some data stands for; raises NotUpcast."""
         try:
             if version != self.version and self.upcast is not None:
                 data = self.upcast(data, version)
             return self.decode(data)
         except Exception as error:  # Whatever the application's own code may raise.
-            told = f"the class registered as {self.name!r} does not take version {version}"
-            raise ValueError(f"{told}: {error!r}") from error
+            told = f"the class registered by that name does not take it ({error!r})"
+            raise NotUpcast(self.name, version, told) from error
 
 
 by_class: dict[type, Registration] = {}
@@ -98,7 +97,7 @@ def register(
     if type(version) is not int or not 0 <= version <= VERSION_MAX:
         raise Refused(f"version {version!r} cannot be counted: give a number from 0")
     known = by_name.get(name)
-    if known is not None and _origin(known.cls) != _origin(cls):
+    if known is not None and origin(known.cls) != origin(cls):
         other = f"{known.cls.__module__}.{known.cls.__qualname__}"
         raise Refused(f"the name {name!r} belongs to {other}: give another name=")
     if encode is None or decode is None:
@@ -109,9 +108,10 @@ def register(
     by_class[cls] = by_name[name] = Registration(cls, name, version, encode, decode, upcast)
 
 
-def _origin(cls: type) -> tuple[str, str]:
-    # A class that was defined again, in a notebook or by a reload, is the same class.
-    return cls.__module__, cls.__qualname__
+def origin(defined: Any) -> tuple[str, str]:
+    """Return where a class or function was defined; again, in a notebook, it is the same one."""
+    named = defined if hasattr(defined, "__qualname__") else type(defined)
+    return named.__module__, named.__qualname__
 
 
 def _codec(cls: type) -> Codec | None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from evstore import doors, merge, revert, view
+from evstore import doors, merge, observing, revert, view
 from evstore.attempts import Result, attempt
 from evstore.batch import Batch
 from evstore.deadlines import Ttl
@@ -26,7 +27,7 @@ from evstore.events import (
 from evstore.merge import Merge, Prefer
 from evstore.moments import When, seq_of
 from evstore.results import Events, Parent, parent_of
-from evstore.sides import Present, Side
+from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
@@ -155,16 +156,16 @@ class Session:
 
         return attempt(act, attempts)
 
-    def record(self, kind: str, data: Any = None) -> Sequence[Event]:
-        """Record an event of the application's own, of a kind like `app.order.placed`."""
-        return self._append([self._writer.record(kind, data)])
+    def record(self, kind: str, data: Any = None, *, version: int | None = None) -> Sequence[Event]:
+        """Record an event of a kind of your own, `app.order.placed`, in its newest version."""
+        return self._append([self._writer.record(kind, data, version)])
 
     # The past.
 
     def view(self) -> View:
         """Return the session as it is now, frozen."""
         with self._look() as moment:
-            return View(self._engine, moment.life, moment)
+            return view.seen(self._engine, moment.life, moment)
 
     def at(self, moment: When) -> View:
         """Return the session at a sequence (0 is before its birth), a datetime, or a label.
@@ -176,7 +177,7 @@ class Session:
         if isinstance(moment, datetime):
             now_us = min(to_microseconds(moment), self._engine.clock())
         with self._engine.past(self._life, seq, now_us) as found:
-            return View(self._engine, self._life, found)
+            return view.seen(self._engine, self._life, found)
 
     def events(
         self,
@@ -195,15 +196,9 @@ class Session:
         with self._look() as moment:
             head = moment.seq
         until = head if until is None else min(until, head)
+        engine, life = self._engine, self._life
         return view.events(
-            self._engine,
-            self._life,
-            after,
-            until,
-            name=name,
-            kind=kind,
-            reverse=reverse,
-            limit=limit,
+            engine, life, after, until, name=name, kind=kind, reverse=reverse, limit=limit
         )
 
     def watch(self, after: int | Event | None = None) -> Watch:
@@ -257,10 +252,7 @@ class Session:
         recorded.
         """
         seq, writer = self._seq(to), self._writer
-        return self._append(
-            lambda now: revert.bodies(writer, now, seq),
-            cause=f"{REVERT}{seq}",
-        )
+        return self._append(lambda now: revert.bodies(writer, now, seq), cause=f"{REVERT}{seq}")
 
     def undo(self) -> Sequence[Event]:
         """Take back the newest batch that is not undone yet, into the shared past if need be.
@@ -306,7 +298,8 @@ class Session:
         seq = self._seq(self.head if at is None else at)
         if self._life is None:
             raise SessionNotFound(self._id)
-        life = self._engine.fork(id, self._life, seq, self._actor, self._ttl)
+        act = partial(self._engine.fork, id, self._life, seq, self._actor, self._ttl)
+        life = act() if (observer := observing.observer) is None else observer.fork(id, act)
         return Session(self._engine, id, self._writer, life=life, actor=self._actor, ttl=self._ttl)
 
     def touch(self) -> None:
@@ -338,6 +331,15 @@ class Session:
     def look(self) -> AbstractContextManager[Present]:
         """Look at the session as it is now."""
         return self._look()
+
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for now; most often that takes one statement."""
+        life = self._life
+        found = None if life is None else self._engine.glance(life, family, name)
+        if found is None:
+            with self._look() as moment:
+                found = moment.variable(family, name)
+        return found
 
     def still(self) -> Side:
         """Return a side that stays where the session is now."""

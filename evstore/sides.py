@@ -7,7 +7,9 @@ it asks its side what is there (`look`) and tells it what happened (`say`).
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import attrs
 
 from evstore.events import Event, Said, Writer, from_microseconds
 
@@ -26,6 +28,18 @@ def nothing(_events: Sequence[Event]) -> None:
 def shown_time(time_us: int | None) -> datetime | None:
     """Return the datetime of some µs since 1970, where there are any yet."""
     return None if time_us is None else from_microseconds(time_us)
+
+
+@attrs.frozen
+class Decided:
+    """What is decided on by what is there, and the kind of what it records if it does."""
+
+    kind: str
+    decide: "Callable[[Present], Said]"
+
+    def __call__(self, present: "Present") -> Said:
+        """Return what is to be recorded."""
+        return self.decide(present)
 
 
 class Found(Protocol):
@@ -82,6 +96,9 @@ class Present(Protocol):
     def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
         """Return (seq, text) of the messages with index start … stop - 1."""
 
+    def contents(self, start: int, stop: int) -> list[Any]:
+        """Return the messages with index start … stop - 1 themselves."""
+
     def facts(self, seq: int) -> Facts:
         """Return what is known of an event besides its data."""
 
@@ -95,6 +112,9 @@ class Side(Protocol):
 
     def look(self) -> AbstractContextManager[Present]:
         """Look at what is there."""
+
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for, as a look at nothing else would."""
 
     def still(self) -> "Side":
         """Return a side that does not move while it is read."""

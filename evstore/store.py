@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 
 from evstore import listings
@@ -22,7 +21,7 @@ from evstore.events import (
 )
 from evstore.limits import Limits
 from evstore.listings import Order, Scalar
-from evstore.moments import When
+from evstore.moments import When, position_of
 from evstore.results import Gain, Hit, SessionInfo, Stats
 from evstore.session import Session
 from evstore.sqlite.database import MEMORY, Durability
@@ -78,6 +77,8 @@ def open(
 
 def _path(target: str | os.PathLike[str]) -> str:
     if not isinstance(target, str):
+        from pathlib import Path  # Whoever gives a path has loaded it.
+
         return os.path.abspath(Path(target))  # so that no name is mistaken for `:memory:`
     if target in (MEMORY, "memory:"):
         return MEMORY
@@ -289,12 +290,32 @@ class Store:
             wal_bytes=os.path.getsize(wal) if os.path.exists(wal) else 0,
         )
 
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        at: int | datetime | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copy the store into a new file while others go on writing; return its newest position.
+
+        The copy has everything as it was when the copying began; with `at`, a position or an aware
+        datetime, the log up to there, and of the deadlines of sessions those of today. It gets its
+        name when it has been checked (as by `verify`, and page by page) and is on the disk; cut
+        short at any time, nothing is there. `progress` is told how much is done, and of how much.
+
+        Raises Refused where the file exists or the moment does not, Unavailable, Unsupported, and
+        Corrupt where the store is damaged.
+        """
+        until = None if at is None else position_of(self._engine, at)
+        return self._engine.backup(os.path.abspath(os.fspath(path)), until, progress)
+
     def compact(self) -> Gain:
         """Encode the log anew as tightly as it goes, and make the file smaller by what that saves.
 
         It goes on where the last one stopped. Events, seqs, links and every moment of the past stay
         as they are. Others may read and write meanwhile; only at the end, where the file is written
-        anew, writers have to wait. Raises ReadOnly, Busy and Unavailable.
+        anew, writers have to wait: about 5 seconds for a GB. Raises ReadOnly, Busy and Unavailable.
         """
         return Gain(*self._engine.compact())
 
@@ -322,6 +343,11 @@ class Store:
     def engine(self) -> Engine:
         """The engine below, for `evstore.replay` and `evstore.transfer`."""
         return self._engine
+
+    @property
+    def writer(self) -> Writer:
+        """What makes bodies within the limits of this store, for `evstore.transfer`."""
+        return self._writer
 
 
 def _uid(uid: str) -> bytes:

@@ -5,10 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from pickle import PicklingError
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evstore.errors import Unavailable
 
@@ -47,6 +45,10 @@ def _tag_moment(value: datetime | time) -> Any:
 
 
 def _zone_key(zone: tzinfo) -> str:
+    # Time zones are rare, and what finds them would take a tenth of the start of a program.
+    from pickle import PicklingError
+    from zoneinfo import ZoneInfo
+
     if type(zone) is ZoneInfo and zone.key is not None:
         try:
             zone.__reduce__()
@@ -84,7 +86,9 @@ def _untag_moment(cls: type[datetime] | type[time], stored: Any) -> datetime | t
     return value.replace(tzinfo=timezone(offset, *name))
 
 
-def _zone(key: Any) -> ZoneInfo:
+def _zone(key: Any) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     if type(key) is not str:
         raise TypeError("the key of a time zone is not text")
     try:

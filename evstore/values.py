@@ -51,7 +51,10 @@ def decode(text: str | bytes) -> Any:
     """
     try:
         value = orjson.loads(text)
-        marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
+        if isinstance(text, bytes):
+            marked = _MARK.encode() in text
+        else:  # One character is found six times as fast as three.
+            marked = "$" in text and _MARK in text
         return _untag(value, DEPTH_MAX) if marked else value
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise Corrupt("", f"a stored value cannot be decoded ({error})") from error

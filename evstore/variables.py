@@ -10,13 +10,14 @@ from collections.abc import (
     ValuesView,
 )
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Self, overload
 
-from evstore import values
+from evstore import observing, values
 from evstore.deadlines import Ttl, lease
 from evstore.errors import Refused
-from evstore.events import ANY, ERASED, VARIABLES, Event, Said, Sentinel
-from evstore.sides import Found, Present, Side, nothing, recorded, shown_time
+from evstore.events import ANY, DELETIONS, ERASED, SETS, VARIABLES, Event, Said, Sentinel
+from evstore.sides import Decided, Found, Present, Side, nothing, recorded, shown_time
 from evstore.state import VariableInfo
 
 _NO_DEFAULT: Any = object()
@@ -24,7 +25,11 @@ _NO_DEFAULT: Any = object()
 
 def value_of(found: Found) -> Any:
     """Return a fresh copy of the value that was found, or ERASED where it was forgotten."""
-    return ERASED if found.text is None else values.decode(found.text)
+    if found.text is None:
+        return ERASED
+    if (observer := observing.observer) is None:
+        return values.decode(found.text)
+    return observer.serialize("decode", partial(values.decode, found.text))
 
 
 class Variables(MutableMapping[str, Any]):
@@ -46,16 +51,18 @@ class Variables(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         """Return the value; raises KeyError where the name is absent."""
-        with self._side.look() as present:
-            found = self._find(present, name)
+        if (observer := observing.observer) is None:
+            found = self._find(self._side, name)
+        else:
+            find = partial(self._find, self._side, name)
+            found = observer.read(self._family, name, find)
         if found is None:
             raise KeyError(name)
         return value_of(found)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the name is there."""
-        with self._side.look() as present:
-            return self._find(present, name) is not None
+        return self._find(self._side, name) is not None
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in order, from one snapshot."""
@@ -106,7 +113,7 @@ class Variables(MutableMapping[str, Any]):
         """Return the variables as a dict would show them."""
         return repr(self._snapshot())
 
-    def _find(self, present: Present, name: object) -> Found | None:
+    def _find(self, present: Side | Present, name: object) -> Found | None:
         """Return what a name stands for; what cannot be a name stands for nothing."""
         return present.variable(self._family, name) if isinstance(name, str) else None
 
@@ -161,7 +168,7 @@ class Variables(MutableMapping[str, Any]):
             value = value_of(found)
             return [self._side.writer.delete(self._family, name)]
 
-        return self._side.say(decide, lambda _: value)
+        return self._side.say(Decided(DELETIONS[self._family], decide), lambda _: value)
 
     def popitem(self) -> tuple[str, Any]:
         """Delete the variable that was set last and return it; raises KeyError where none is."""
@@ -177,7 +184,7 @@ class Variables(MutableMapping[str, Any]):
             item = (name, value_of(found[name]))
             return [self._side.writer.delete(self._family, name)]
 
-        return self._side.say(decide, lambda _: item)
+        return self._side.say(Decided(DELETIONS[self._family], decide), lambda _: item)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         """Return the value; where the name is absent, set it to the default first."""
@@ -192,15 +199,16 @@ class Variables(MutableMapping[str, Any]):
             value = value_of(found)
             return ()
 
-        return self._side.say(decide, lambda _: value)
+        return self._side.say(Decided(SETS[self._family], decide), lambda _: value)
 
     def clear(self) -> None:
         """Delete all variables, in one transaction."""
         delete = self._side.writer.delete
-        return self._side.say(
-            lambda now: [delete(self._family, name) for name in now.variables(self._family)],
-            nothing,
-        )
+
+        def decide(present: Present) -> Said:
+            return [delete(self._family, name) for name in present.variables(self._family)]
+
+        return self._side.say(Decided(DELETIONS[self._family], decide), nothing)
 
     def update(self, other: Any = (), /, **named: Any) -> None:
         """Set many variables, in one transaction."""

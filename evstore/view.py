@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Any, NoReturn
-
-import attrs
+from typing import Any, NamedTuple, NoReturn
 
 from evstore import diff, doors
 from evstore.diff import Diff
 from evstore.errors import ReadOnly, Refused
 from evstore.events import LABELS, METADATA, VARIABLES, Event, Said, Writer, from_microseconds
 from evstore.limits import Limits
-from evstore.messages import message_of
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.found import Facts
@@ -49,8 +46,7 @@ def events(
             after = page[-1].seq
 
 
-@attrs.frozen
-class Still:
+class Still(NamedTuple):
     """A side that stays at one seq of a life: it looks there, and cannot be told anything.
 
     Variables are absent there from their deadlines on: at `now_us`, or at the time of that seq.
@@ -70,6 +66,11 @@ class Still:
         """Look at the moment."""
         return self.engine.past(self.life, self.seq, self.now_us)
 
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for."""
+        with self.look() as moment:
+            return moment.variable(family, name)
+
     def still(self) -> "Still":
         """Return itself: it does not move."""
         return self
@@ -80,7 +81,19 @@ class Still:
 
 
 def _read(moment: Moment, ordinals: list[Range]) -> list[Any]:
-    return [message_of(text) for first, end in ordinals for _, text in moment.recorded(first, end)]
+    return [message for first, end in ordinals for message in moment.bodies.contents(first, end)]
+
+
+def seen(engine: Engine, life: Life | None, moment: Moment) -> "View":
+    """Return the view of a life at a moment, with all of its names."""
+    labels = moment.references(LABELS).items()
+    return View(
+        # Of the shared past of a fork, `moment.life` is the ancestor that recorded it.
+        Still(engine, life, moment.seq, moment.now_us),
+        moment.time_us,
+        {family: moment.variables(family) for family in (VARIABLES, METADATA)},
+        {name: reference.operand or 0 for name, reference in labels},
+    )
 
 
 class _Frozen:
@@ -107,6 +120,10 @@ class _Frozen:
         with self._still.look() as present:
             return present.messages(start, stop)
 
+    def contents(self, start: int, stop: int) -> list[Any]:
+        with self._still.look() as present:
+            return present.contents(start, stop)
+
     def facts(self, seq: int) -> Facts:
         with self._still.look() as present:
             return present.facts(seq)
@@ -123,14 +140,18 @@ class View:
     metadata = doors.metadata
     messages = doors.messages
 
-    def __init__(self, engine: Engine, life: Life | None, moment: Moment) -> None:
-        # Of the shared past of a fork, `moment.life` is the ancestor that recorded it.
-        self._still = Still(engine, life, moment.seq, moment.now_us)
-        self._time_us = moment.time_us
-        self._names = {family: moment.variables(family) for family in (VARIABLES, METADATA)}
-        self._frozen = _Frozen(self._still, self._names)
-        labels = moment.references(LABELS).items()
-        self._labels = {name: reference.operand or 0 for name, reference in labels}
+    def __init__(
+        self,
+        still: Still,
+        time_us: int | None,
+        names: Mapping[int, Mapping[str, Found]],
+        labels: Mapping[str, int],
+    ) -> None:
+        self._still = still
+        self._time_us = time_us
+        self._names = names
+        self._frozen = _Frozen(still, names)
+        self._labels = labels
 
     @property
     def id(self) -> str | None:
@@ -200,6 +221,10 @@ class View:
     def look(self) -> AbstractContextManager[Present]:
         """Look at the moment."""
         return nullcontext(self._frozen)
+
+    def variable(self, family: int, name: str) -> Found | None:
+        """Return what a name stands for."""
+        return self._names[family].get(name)
 
     def still(self) -> Side:
         """Return a side that does not move: itself."""

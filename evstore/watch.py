@@ -6,9 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Self
-
-import attrs
+from typing import NamedTuple, Self
 
 from evstore.errors import Refused
 from evstore.events import Event
@@ -18,8 +16,7 @@ from evstore.sqlite.lives import SEQ_MAX, Life
 PAGE_EVENTS = 256
 
 
-@attrs.frozen
-class Page:
+class Page(NamedTuple):
     """Events in their order, the newest position when they were read, and how to read on."""
 
     events: deque[Event]
@@ -72,6 +69,10 @@ class Watch(Iterator[Event]):
             self._engine.wait(page.newest, left_s, self._is_closed)
         return []
 
+    def only(self, wanted: Callable[[Event], bool]) -> "Watch":
+        """Return a watch that goes on from here with the events that are wanted."""
+        return Watch(self._engine, partial(_wanted_page, self.page, wanted))
+
     def close(self) -> None:
         """End the watch, from any thread: whoever waits in it finds that it is over."""
         self._closed = True
@@ -97,6 +98,15 @@ class Watch(Iterator[Event]):
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Close the watch."""
         self.close()
+
+
+def _wanted_page(following: Callable[[], Page], wanted: Callable[[Event], bool]) -> Page:
+    page = following()
+    events = deque(filter(wanted, page.events))
+    while page.events and not events:
+        page = page.following()
+        events = deque(filter(wanted, page.events))
+    return Page(events, page.newest, partial(_wanted_page, page.following, wanted))
 
 
 # A store, in commit order.

@@ -320,7 +320,7 @@ def test_the_file_system_of_a_folder_is_known_on_macos(folder, expected):
 
 def test_a_machine_without_a_table_of_mounts_is_trusted(monkeypatch):
     """Where nobody can tell the file system, the locks of SQLite have to."""
-    monkeypatch.setattr(files, "Path", lambda _: Path("/nowhere"))
+    monkeypatch.setattr(files, "_MOUNTS", "/nowhere")
     assert "" == files.file_system("/data", files._mounts())
 
 

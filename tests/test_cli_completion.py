@@ -51,7 +51,7 @@ def completed(*words: str) -> list[str]:
 def test_verbs_and_options_are_offered():
     """Every verb and every option of a verb is offered, and the values of a choice."""
     assert {"ls", "merge", "completion"} <= set(completed(""))
-    assert ["say", "search", "set", "show", "stats", "sweep"] == sorted(completed("s"))
+    assert ["say", "search", "set", "ship", "show", "stats", "sweep"] == sorted(completed("s"))
     assert ["--session"] == completed("search", "f", "x", "--s")
     assert ["heads", "chain", "full"] == completed("verify", "f", "--level", "")
     assert ["bash", "zsh", "fish"] == completed("completion", "")
@@ -72,6 +72,7 @@ def test_sessions_are_those_of_the_file(file, monkeypatch):
     assert ["trip"] == completed("merge", file, COLON, "t")
     assert ["trip"] == completed("search", file, "x", "--session", "t")
     assert ["trip"] == completed("export", file, "t")
+    assert ["trip"] == completed("chat", file, "t")
     (gone,) = told("ls", file, "--deleted")
     assert [gone["uid"]] == completed("restore", file, "")
     monkeypatch.setenv("STORE", file)

@@ -109,7 +109,8 @@ def test_a_file_that_may_not_be_written_is_searched(file):
 import os, sys, evstore
 from evstore.cli.verbs import app
 path = sys.argv[1]
-evstore.open(path).close()  # Another user may not be able to import anything.
+evstore.open(path).close()  # Another user may not be able to import anything:
+evstore.open("memory:").search("all that is needed is here now")
 os.chmod(path, 0o400)
 os.chmod(os.path.dirname(path), 0o555)
 if os.geteuid() == 0:

@@ -193,7 +193,10 @@ def stored_bytes(store: evstore.Store) -> int:
 
 def full_bytes(store: evstore.Store) -> int:
     """The bytes that they would take as full copies."""
-    entries = [entry for batch in store.engine.changes(0, 100_000) for entry in batch.entries]
+    entries, position = [], 0
+    while page := store.engine.changes(position):
+        entries += [entry for batch in page for entry in batch.entries]
+        position = page[-1].position
     texts = [entry.text or b"" for entry in entries if entry.kind == "variable.set"]
     return sum(len(payload.pack(text)[1]) for text in texts if len(text) >= payload.ZSTD_FROM_BYTES)
 
@@ -353,7 +356,7 @@ def test_a_text_that_was_taken_back_is_not_built_on(store, session, monkeypatch)
     session.variables["x"] = text(Random(4), 4000)
     lost, found = text(Random(5), 4000), text(Random(6), 4000)
     alike = "alike" + lost
-    early = []
+    early: list[Any] = []
     real = chains.settle
 
     def settle(database: Any, cursor: Any, life: Any, base: Any, seq: Any, body: Any, *rest: Any):

@@ -207,6 +207,25 @@ def test_what_was_forgotten_reads_as_erased(path):
         assert [] == list(replay.verify(store, level="chain"))
 
 
+@pytest.mark.parametrize("data", ["x'00'", "5", "'{}'", "'[]'", "'{'", "null"])
+def test_a_message_that_lies_is_found(path, data):
+    """A message that is not what its columns say is Corrupt, alone and among a thousand."""
+    with evstore.open(path) as store:
+        store.session("s").messages.extend([{"role": "user", "content": "hello"}] * 1000)
+    connection = connect(path)
+    trigger = connection.execute("select sql from sqlite_schema where name = 'event_frozen'").get
+    connection.execute("drop trigger event_frozen")
+    connection.execute(f"update event set data = {data} where id = (1 << 32) + {VERSIONS + 500}")
+    connection.execute(trigger)
+    connection.close()
+    with evstore.open(path) as store:
+        messages = store.session("s").messages
+        assert 499 == len(messages[:499])
+        for read in (lambda: messages[499], lambda: messages[:], lambda: list(messages)):
+            with pytest.raises(Corrupt):
+                read()
+
+
 def test_what_was_forgotten_moves_with_its_session(path):
     """A session with forgotten events is taken out and in with its links unchanged."""
     forget(path, 2, VERSIONS + 1)
@@ -229,7 +248,7 @@ def test_an_unreadable_checkpoint_is_found_and_mended(path, column, stored):
     with evstore.open(path) as store:
         session = store.session("s")
         with pytest.raises(Corrupt):
-            session.at(VERSIONS + 1)
+            session.at(VERSIONS + 1).messages[:]
         assert [] != list(replay.verify(store, level="full"))
         replay.rebuild(store)
         assert value(VERSIONS - 1) == session.at(VERSIONS + 1).variables["large"]

@@ -1,6 +1,8 @@
 """A disk that fails loses nothing that was acknowledged; every failure has a name and a remedy."""
 
 import ast
+import copy
+import inspect
 import os
 import pickle
 import subprocess
@@ -9,13 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import apsw
-import attrs
 import pytest
 
 import evstore
 import evstore.replay
 from evstore import errors
-from evstore.errors import Busy, Closed, Corrupt, EvstoreError, NotAStore, ReadOnly, Unavailable
+from evstore.errors import (
+    Busy,
+    Closed,
+    Corrupt,
+    EvstoreError,
+    NotAStore,
+    ReadOnly,
+    Refused,
+    Unavailable,
+)
 from evstore.sqlite.failures import is_fatal, translate
 from tests.crash.audit import audit
 
@@ -32,13 +42,13 @@ def ours() -> list[type[EvstoreError]]:
 
 def made(cls: Any) -> Any:
     """An error of a class, with something in every field."""
-    if not attrs.has(cls):
+    if not cls.__match_args__:
         return cls("something is not right: change it")
-    return cls(*[_sample(field) for field in attrs.fields(cls)])
+    return cls(*map(_sample, inspect.signature(cls).parameters.values()))
 
 
-def _sample(field: "attrs.Attribute[object]") -> object:
-    return 7 if field.type is int else f"some {field.name}"
+def _sample(field: inspect.Parameter) -> object:
+    return 7 if field.annotation is int else f"some {field.name}"
 
 
 def is_a_sentence(text: str) -> bool:
@@ -204,11 +214,39 @@ def test_a_bad_page_is_damage_and_a_failed_sync_is_the_end():
 def test_errors_cross_processes(cls):
     """An error keeps its class, its fields and its sentence when it is pickled."""
     error = made(cls)
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - it is our own
-    assert type(error) is type(again)
-    assert str(error) == str(again)
-    if attrs.has(cls):
-        assert attrs.asdict(error) == attrs.asdict(again)
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own
+        assert type(error) is type(again)
+        assert str(error) == str(again)
+        assert vars(error) == vars(again)
+        assert error.args == again.args
+
+
+@pytest.mark.parametrize("cls", ours(), ids=lambda cls: cls.__name__)
+def test_an_error_shows_its_fields(cls):
+    """Fields are given in their order or by name, and the representation shows all of them."""
+    error = made(cls)
+    again = cls(**vars(error)) if vars(error) else cls(*error.args)
+    assert repr(error) == repr(again)
+    assert error != again
+    if vars(error):
+        told = ", ".join(f"{name}={getattr(error, name)!r}" for name in cls.__match_args__)
+        assert f"{cls.__name__}({told})" == repr(error)
+        assert error.args == tuple(vars(error).values())
+
+
+def test_an_error_takes_its_own_fields_only():
+    """A field too few, too many or unknown is a mistake of the program, and a TypeError."""
+    assert ("the store is closed", "open it again with evstore.open") == Closed().args
+    wrong: list[tuple[Any, tuple[int, ...], dict[str, int]]] = [
+        (Busy, (), {}),
+        (Busy, (1, 2), {}),
+        (Busy, (1,), {"waited_ms": 1}),
+        (Busy, (), {"ms": 1}),
+        (Refused, (), {"ms": 1}),
+    ]
+    for cls, given, named in wrong:
+        with pytest.raises(TypeError):
+            cls(*given, **named)
 
 
 @pytest.mark.parametrize("cls", ours(), ids=lambda cls: cls.__name__)
@@ -216,6 +254,5 @@ def test_an_error_is_one_sentence(cls):
     """The text of every error is one sentence that names what it is about and what to do."""
     error = made(cls)
     assert is_a_sentence(str(error)), str(error)
-    if attrs.has(cls):
-        for field in attrs.fields(cls):
-            assert str(getattr(error, field.name)) in str(error)
+    for name in cls.__match_args__:
+        assert str(getattr(error, name)) in str(error)

@@ -1,5 +1,6 @@
 """Messages are a sequence like any other, read by ranges, and every change to them is an event."""
 
+import random
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import evstore
 from evstore.errors import NotStorable, TooLarge
 from evstore.messages import PAGE_MESSAGES
+from evstore.sqlite import insert
 
 
 def said(number: int) -> dict[str, Any]:
@@ -130,6 +132,50 @@ def test_pages_meet(memory: evstore.Store, count: int):
     assert list(range(count)) == contents(list(messages))
     assert list(range(count)) == contents(messages.tail(max_bytes=1 << 30))
     assert list(range(count))[::-1] == contents(list(reversed(messages)))
+
+
+def test_slices_of_a_long_list_are_those_of_a_list(path, monkeypatch: pytest.MonkeyPatch):
+    """A slice is the same from whichever checkpoint it is nearer to, in a session and its fork."""
+    monkeypatch.setattr(insert, "CHECKPOINT_EVENTS", 50)
+    chance = random.Random(7)
+    with evstore.open(path, durability="normal") as store:
+        session = store.session("long")
+        expected: list[Any] = []
+        while len(expected) < 700:
+            with session.batch() as batch:
+                for _ in range(chance.randrange(1, 40)):
+                    batch.variables["turn"] = len(expected)
+                    if chance.random() < 0.6:
+                        expected.append(said(len(expected)))
+                        batch.messages.append(expected[-1])
+        fork = session.fork("other", at=session.head - 100)
+        shared = list(fork.messages)
+        fork.messages.extend([said(-1)] * 300)
+        for side, listed in ((session, expected), (fork, shared + [said(-1)] * 300)):
+            for _ in range(200):
+                start = chance.randrange(len(listed))
+                stop = start + chance.choice([1, 3, 20, 120, 600])
+                assert listed[start:stop] == side.messages[start:stop]
+            assert listed == side.messages[:]
+
+
+def test_many_messages_are_read_whatever_their_encoding(path):
+    """Long texts, tagged values and dollar signs come back alike, few at a time and all at once."""
+    talk = [
+        said(1),
+        {"role": "user", "content": "it costs $5"},
+        {"role": "tool", "content": "long " * 400},
+        {"role": "user", "content": {"$key": 1}, "at": (1, 2)},
+        {"role": "user", "content": [{"$tuple": [1]}]},
+    ] * 200
+    with evstore.open(path, durability="normal") as store:
+        messages = store.session("s").messages
+        messages.extend(talk)
+        assert talk == messages[:] == list(messages)
+        assert talk[::-3] == messages[::-3]
+        del talk[700]
+        messages.remove(700)
+        assert talk == messages[:] == store.session("s").view().messages[:]
 
 
 def test_tail_fits_a_context_window(session: evstore.Session):

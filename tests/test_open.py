@@ -1,6 +1,8 @@
 """A target is a path unless it says otherwise, and a closed store says so everywhere."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,23 @@ def test_a_fallback_makes_values_storable(path: Path):
         assert {"a": [1, "2j"], "b": "3j"} == session.variables
         assert [{"role": "user", "content": "Ellipsis"}] == session.messages
         assert {"a": "<class 'object'>"} == session.metadata
+
+
+@pytest.mark.parametrize(
+    ("wheel", "expected"),
+    [("", "cksmvfs 1"), ("sqlite_extra._exts = ()", "None 1")],
+    ids=["elsewhere", "nowhere"],
+)
+def test_page_checksums_are_looked_for_where_the_wheel_says(tmp_path, wheel, expected):
+    """A wheel may keep its extensions elsewhere one day; without any, pages have no checksums."""
+    program = f"""
+import evstore
+from apsw import sqlite_extra
+from evstore.sqlite import pages
+pages._EXTENSION = "/nowhere/cksumvfs"
+{wheel}
+with evstore.open({str(tmp_path / "a.db")!r}) as store:
+    store.session("s").variables["a"] = 1
+    print(pages.checksum_vfs(), store.session("s").variables["a"], end="")
+"""
+    assert expected == subprocess.check_output([sys.executable, "-c", program], text=True)

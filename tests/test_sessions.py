@@ -1,5 +1,6 @@
 """A store holds many sessions: they are born, end, come back, and are listed."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -386,3 +387,36 @@ def test_what_cannot_be_a_name_is_not_found(session: evstore.Session):
         session.at("\ud800")
     with pytest.raises(KeyError):
         session.blame("\ud800")
+
+
+def test_reading_one_session_looks_at_no_other(tmp_path):
+    """Whatever is read of a session, no table is read whole: its rows are found by an index."""
+    with evstore.open(tmp_path / "agents.db") as store:
+        session = store.session("s")
+        with session.batch() as batch:
+            batch.variables.update(a=1, b="long " * 1000)
+            batch.messages.extend([{"role": "user", "content": "hello"}] * 50)
+        statements = []
+        with store.engine.database.snapshot() as cursor:
+            connection = cursor.connection
+
+        def note(_cursor, statement, bindings):
+            statements.append((statement, bindings))
+            return True
+
+        connection.exec_trace = note
+        assert session.variables["a"] == 1
+        assert dict(session.variables)["b"] == "long " * 1000
+        assert len(session.messages[10:20]) == 10
+        assert session.at(2).variables["a"] == 1
+        assert len(list(session.history("a"))) == 1
+        connection.exec_trace = None
+        plans = [
+            step[3]
+            for statement, bindings in statements
+            if statement.startswith(("select", "with"))
+            for step in connection.execute(f"explain query plan {statement}", bindings)
+        ]
+    tables = ("event", "batch", "session", "variable", "checkpoint", "lease")
+    assert any(plan.startswith("SEARCH") for plan in plans)
+    assert [] == [plan for plan in plans if re.match(rf"SCAN ({'|'.join(tables)})\b", plan)]

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 import evstore
 from evstore.errors import BadName, Conflict, NotStorable, TooLarge, TooMany
+
+if TYPE_CHECKING:
+    from evstore.sides import Side
 
 FAMILIES = pytest.mark.parametrize("family", ["variables", "metadata"])
 
@@ -384,3 +387,20 @@ def test_names_come_in_order_of_their_characters(contents: dict[str, int]):
         for side in (session, session.view(), session.batch()):
             assert sorted(contents) == list(side.variables)
             assert contents == side.variables
+
+
+def test_a_name_alone_reads_as_among_all(store: evstore.Store):
+    """What a name stands for is the same asked alone and with all others, on every side."""
+    trip = store.session("trip")
+    trip.variables.update({"short": (1, 2), "long": "long " * 1000, "gone": 1, "soon": 2})
+    del trip.variables["gone"]
+    trip.variables.set("soon", 3, ttl=3600)
+    fork = trip.fork("fork")
+    fork.variables["short"] = 4
+    sides: list[Side] = [trip, fork, trip.view(), trip.at(4), trip.batch(), fork.view().place]
+    for side in sides:
+        door = evstore.variables.Variables(side, evstore.events.VARIABLES)
+        names = ["short", "long", "gone", "soon", "never", "\ud800"]
+        assert dict(door.items()) == {name: door[name] for name in names if name in door}
+        assert len(dict(door.items())) == len(door)
+    assert {"short": (1, 2), "long": "long " * 1000, "gone": 1, "soon": 2} == trip.at(4).variables

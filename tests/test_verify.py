@@ -83,6 +83,7 @@ COLUMN_EDITS = {
     "event.size": "update event set size = size + 1 " + EVENT.format("encoding = 0"),
     "event.size, compressed": "update event set size = size + 1 " + EVENT.format("encoding = 1"),
     "event.position": "update event set position = position - 1 " + EVENT.format("kind = 5"),
+    "event.position, of no batch": "update event set position = 1000 " + EVENT.format("kind = 5"),
     "event.salt": "update event set salt = zeroblob(16) " + EVENT.format("kind = 5"),
     "event.salt, nulled": "update event set salt = null " + EVENT.format("kind = 5"),
     "event.data": "update event set data = replace(data, 'turn', 'burn') "
@@ -218,6 +219,85 @@ def test_a_finding_says_where(broad):
     found = findings(broad)
     assert (3, "link") in [(finding.seq, finding.kind) for finding in found]
     assert (3, "event") in [(finding.seq, finding.kind) for finding in found]
+
+
+def test_a_checkpoint_of_no_moment_is_found(broad):
+    """A checkpoint beyond the head of its session is told apart from one that is wrong."""
+    alter(broad, "update checkpoint set id = id + 500 where id = (select max(id) from checkpoint)")
+    assert [("checkpoint", "it is of a moment that is not there")] == [
+        (found.kind, found.what) for found in findings(broad)
+    ]
+
+
+INDEX_EDITS = {
+    "a message is missing": (
+        "delete from search where rowid = (1 << 32) + 3",
+        ("main", 3, "messages in the log and not in the search index: 1"),
+    ),
+    "a text is of no session": (
+        "insert into search(rowid, text) values(7, 'more')",
+        (None, 7, "messages in the search index and not in the log: 1"),
+    ),
+    "a text is of no message": (
+        "insert into search(rowid, text) values((1 << 32) + 2, 'more')",
+        ("main", 2, "messages in the search index and not in the log: 1"),
+    ),
+    "it claims to be further than it is": (
+        "update follower set position = position + 1",
+        ("main", 30, "messages in the log and not in the search index: 2"),
+    ),
+    "it claims not to be as far as it is": (
+        "update follower set position = 20",
+        ("main", 23, "messages in the search index and not in the log: 3"),
+    ),
+}
+
+
+def test_a_search_index_that_is_behind_is_no_finding(broad):
+    """What no search has taken in yet is not missing from the index."""
+    with evstore.open(broad) as store:
+        assert [] != store.search("turn")
+        store.session("main").messages.append({"role": "user", "content": "later"})
+        assert [] == list(replay.verify(store, level="full"))
+
+
+@pytest.mark.parametrize("edit", INDEX_EDITS)
+def test_the_search_index_is_compared_with_the_log(broad, edit):
+    """A message that the index lacks, and a text that is of none, are found at level full alone."""
+    with evstore.open(broad) as store:
+        assert [] != store.search("turn")
+        store.session("main").messages.extend([{"role": "user", "content": "later"}] * 2)
+    statement, expected = INDEX_EDITS[edit]
+    alter(broad, statement)
+    assert [] == findings(broad, "chain")
+    assert [(*expected[:2], "search", expected[2])] == [
+        (found.session, found.seq, found.kind, found.what) for found in findings(broad)
+    ]
+
+
+def test_a_rebuild_mends_the_search_index(broad):
+    """What verify finds in the index is gone after a rebuild."""
+    with evstore.open(broad) as store:
+        store.search("turn")
+    alter(broad, INDEX_EDITS["a message is missing"][0])
+    assert [] != findings(broad)
+    with evstore.open(broad) as store:
+        replay.rebuild(store)
+    assert [] == findings(broad)
+
+
+def test_a_search_index_that_cannot_be_read_is_damage(broad):
+    """A page of the index that is not what was written is a finding, and the only one."""
+    connection = apsw.Connection(str(broad), vfs=checksum_vfs())
+    page = connection.execute(
+        "select rootpage from sqlite_schema where name = 'search_docsize'"
+    ).get
+    size_bytes = connection.execute("pragma page_size").get
+    connection.close()
+    with broad.open("r+b") as file:
+        file.seek((page - 1) * size_bytes + 100)
+        file.write(b"damage")
+    assert ["damage"] == [found.kind for found in findings(broad)]
 
 
 def test_a_level_is_one_of_three(store):

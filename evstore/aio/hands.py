@@ -1,13 +1,16 @@
 """Hands: what the tasks of one store have done for them, by the group and by worker threads."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from evstore import observing
 from evstore.aio.running import current
 from evstore.aio.workers import Workers
 from evstore.batch import Batch, settle
-from evstore.errors import EvstoreError
+from evstore.errors import Closed, EvstoreError
 from evstore.events import Event
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
@@ -34,10 +37,15 @@ class Hands:
         self.engine.check()  # In a forked child no thread of the parent would ever do it.
         return await self._reading.read(function)
 
-    async def write(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns that reads and writes; it is done whole or not at all."""
+    async def write(
+        self, function: Callable[[], Result], stop: Callable[[], None] | None = None
+    ) -> Result:
+        """Return what a function returns that reads and writes; it is done whole or not at all.
+
+        If the task is cancelled meanwhile, `stop` is called, for a function that can end early.
+        """
         self.engine.check()
-        return await self._writing.write(function)
+        return await self._writing.write(function, stop)
 
     async def say(
         self, session: Session, draft: Draft, result: Callable[[Sequence[Event]], Result]
@@ -62,17 +70,28 @@ class Hands:
     async def _begin(self, drafts: Sequence[Draft]) -> Member:
         """Send drafts off as a member of the next group, and return it."""
         engine, loop = self.engine, current()
+        observer = observing.observer
+        observed = None if observer is None else observer.begin(engine, drafts)
         if _is_small(drafts):
             work = engine.prepare(drafts)
         else:
             work = await self._reading.read(lambda: engine.prepare(drafts))
+        if observed is not None:
+            work = observed.joining(work)
         member = engine.member(work, drafts[0].durability, loop.tell_all)
+        member.observed = observed
         loop.send(member, engine.submit)
         return member
 
     async def _end(self, member: Member) -> None:
         """Wait until it is known what came of a member; raises its error."""
-        await current().until_told(member, self.engine.withdraw)
+        try:
+            await current().until_told(member, self.engine.withdraw)
+        finally:
+            if member.observed is not None and member.decided:
+                came_of_it = member.result or (), member.error, member.observed.took_ns()
+                with suppress(Closed):  # It was closed meanwhile: then nobody is told.
+                    await self._reading.finish(partial(member.observed.end, *came_of_it))
         if member.error is not None:
             raise member.error.with_traceback(None)
         self.engine.noted(member.result)

@@ -45,6 +45,11 @@ class Session:
         """The same session for threads."""
         return self._plain
 
+    @property
+    def hands(self) -> Hands:
+        """What its steps are done by, for those who add steps of their own."""
+        return self._hands
+
     # The doors.
 
     @property
@@ -134,10 +139,12 @@ class Session:
             result = function(batch)
             return await result if isawaitable(result) else result
 
-    async def record(self, kind: str, data: Any = None) -> Sequence[Event]:
-        """Record an event of the application's own, of a kind like `app.order.placed`."""
+    async def record(
+        self, kind: str, data: Any = None, *, version: int | None = None
+    ) -> Sequence[Event]:
+        """Record an event of a kind of your own, `app.order.placed`, in its newest version."""
         await current().turn()
-        return await self._telling.say([self._plain.writer.record(kind, data)], recorded)
+        return await self._telling.say([self._plain.writer.record(kind, data, version)], recorded)
 
     # The past.
 

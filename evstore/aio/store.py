@@ -1,13 +1,15 @@
 """Stores, for tasks: what you open to await what `evstore.open` gives threads."""
 
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 from evstore import session, store
 from evstore.aio.hands import Hands
+from evstore.aio.running import current
 from evstore.aio.session import Session
 from evstore.aio.transaction import Transaction
 from evstore.aio.watch import Watch
@@ -69,6 +71,10 @@ async def open(
         yield ours
     finally:
         await ours.close()
+
+
+class _Stopped(Exception):
+    """The task that wanted a backup was cancelled."""
 
 
 class Store:
@@ -182,6 +188,36 @@ class Store:
     async def stats(self) -> Stats:
         """Return how much the store holds; reads the whole log once."""
         return await self._hands.read(self._plain.stats)
+
+    async def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        at: int | datetime | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copy the store into a new file while others go on writing; return its newest position.
+
+        All is as in `evstore.Store.backup`. A task that is cancelled waits until the copying has
+        stopped. `progress` is called in another thread.
+        """
+        stopped = threading.Event()
+
+        def advance(done: int, total: int) -> None:
+            if stopped.is_set():
+                raise _Stopped
+            if progress is not None:
+                progress(done, total)
+
+        def copy() -> int:
+            with suppress(_Stopped):
+                return self._plain.backup(path, at=at, progress=advance)
+            return 0
+
+        position = await self._hands.write(copy, stopped.set)
+        if stopped.is_set():
+            await current().pause(0)  # Trio tells of a cancellation at the next place to wait.
+        return position
 
     async def compact(self) -> Gain:
         """Encode the log anew as tightly as it goes, and make the file smaller by what that saves.

@@ -1,7 +1,7 @@
 """Watching, for tasks: what is recorded from some moment on, without a thread that waits."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from evstore import watch
@@ -50,6 +50,10 @@ class Watch(AsyncIterator[Event]):
             await loop.until_told(ticket, lambda _: True)
         finally:
             engine.unlisten(ticket)
+
+    def only(self, wanted: Callable[[Event], bool]) -> "Watch":
+        """Return a watch that goes on from here with the events that are wanted."""
+        return Watch(self._hands, self._plain.only(wanted))
 
     def close(self) -> None:
         """End the watch: whoever waits in it finds that it is over."""

@@ -52,9 +52,21 @@ class Workers:
         """Return what a function returns; a task that is cancelled does not wait for that."""
         return await self._do(function, self._abandon)
 
-    async def write(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns; cancelled, a task waits for it if it has begun."""
-        return await self._do(function, self._withdraw)
+    async def write(
+        self, function: Callable[[], Result], stop: Callable[[], None] | None = None
+    ) -> Result:
+        """Return what a function returns; cancelled, a task waits for it if it has begun.
+
+        `stop` is called then, for a function that can end early.
+        """
+
+        def withdraw(job: _Job[Any]) -> bool:
+            is_withdrawn = self._withdraw(job)
+            if stop is not None and not is_withdrawn:
+                stop()
+            return is_withdrawn
+
+        return await self._do(function, withdraw)
 
     async def finish(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns, which is done even if the task is cancelled."""

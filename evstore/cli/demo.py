@@ -186,7 +186,7 @@ def _verify(store: Store) -> bool:
 
 
 def _rebuild(store: Store) -> bool:
-    _title(6, "Drop the present, and make it anew from the log")
+    _title(6, "Fold the log anew, and make the present what it says")
     before = replay.fingerprint(store)
     terminal.say(f"before  {before}")
     started = time.perf_counter()

@@ -214,10 +214,10 @@ def _show_values(title: str, named: Variables) -> None:
     if named:
         terminal.say()
         terminal.say(f"{title} ({len(named)})", "bold")
-        _print_values(named)
+        print_values(named)
 
 
-def _print_values(named: Variables) -> None:
+def print_values(named: Variables) -> None:
     """Print names and values as a table, with their deadlines where there is one."""
     deadlines, now = dict(_deadlines(named)), datetime.now(UTC)
     rows: list[list[Cell]] = [
@@ -326,7 +326,7 @@ def get(
         if name is None and exact:
             terminal.write(terminal.harmless_json(_members(named)) + b"\n")
         elif name is None:
-            _print_values(named)
+            print_values(named)
         elif name not in named:
             what = "metadata" if metadata else "variable"
             terminal.complain(

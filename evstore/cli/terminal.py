@@ -33,6 +33,14 @@ FITTED_ROWS_MAX = 200
 _UNITS_OF_TIME = (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
+class _Console(Console):
+    """A console that does not decide itself what a reader that has left means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the error
+
+
 def is_terminal() -> bool:
     """Tell whether a person reads what is printed."""
     return sys.stdout.isatty()
@@ -55,7 +63,7 @@ def _console(stream: Any, *, error: bool) -> Console:
             stream.reconfigure(errors="backslashreplace")
         # Outside a terminal nothing wraps: a line is a line.
         width = None if stream.isatty() else 80
-        _consoles()[key] = Console(file=stream, highlight=False, width=width, stderr=error)
+        _consoles()[key] = _Console(file=stream, highlight=False, width=width, stderr=error)
     return _consoles()[key]
 
 
@@ -278,14 +286,30 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield lambda done: None  # noqa: ARG005 - nobody looks
         return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = _console(sys.stderr, error=True)
-    shown = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    shown: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn()]
+    shown.append(TimeElapsedColumn())
+    if total is not None:  # Then it can be told how fast it goes, and when it will be done.
+        shown += [TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
     # What is printed on stdout meanwhile has to arrive there, and not beside the bar.
     bars = Progress(
         *shown, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
     )
     with bars:
-        bar = bars.add_task(what, total=total)
-        yield lambda done: bars.update(bar, completed=done)
+        bar = bars.add_task(what, total=total, rate="")
+
+        def advance(done: int) -> None:
+            speed = bars.tasks[bar].speed or 0.0
+            bars.update(bar, completed=done, rate=f"{speed:,.0f}/s")
+
+        yield advance

@@ -10,6 +10,7 @@ import click
 from evstore.cli import (
     MISUSE,
     STOPPED,
+    backup,
     care,
     changing,
     completion,
@@ -22,7 +23,11 @@ from evstore.cli import (
     search,
     transfer,
 )
+from evstore.cli.chat import chat
 from evstore.cli.compact import compact
+from evstore.cli.export import export
+from evstore.cli.migrate import migrate
+from evstore.cli.stats import stats
 from evstore.cli.terminal import complain, finish
 from evstore.cli.watch import watch
 from evstore.errors import EvstoreError, MissingExtra, Refused, Unsupported
@@ -117,11 +122,16 @@ for verb in (
     merge.merge,
     search.search,
     watch,
+    stats,
     *care.VERBS,
     compact,
-    *transfer.VERBS,
+    export,
+    transfer.import_,
+    *backup.VERBS,
+    migrate,
 ):
     app.add_command(verb)
 app.add_command(doctor.doctor)
+app.add_command(chat)
 app.add_command(demo.demo)
 app.add_command(completion.completion)

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from evstore.chain import ZERO, Batch, Entry, said_by
-from evstore.errors import Corrupt, Refused, Taken
+from evstore.chain import UNLINKED, ZERO, Batch, Entry
+from evstore.errors import Corrupt, FromTheFuture, Refused, Taken
 from evstore.events import (
     BODIES,
     FAMILY,
@@ -16,9 +16,9 @@ from evstore.events import (
     OPERANDS,
     SETS,
     Body,
-    is_application_kind,
     value_text,
 )
+from evstore.evolution import is_application_kind, known_version
 from evstore.sqlite import payload
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.deltas import Encoded
@@ -35,19 +35,27 @@ from evstore.sqlite.insert import (
 from evstore.sqlite.lives import Life, by_uid
 from evstore.sqlite.read import Moment
 
+WHAT_IS_ADOPTED = "what is imported"  # where it is damaged, and not the store itself
 _TIME_US_MAX = 253_402_300_799_999_999  # the last moment that a datetime can say
 
 
-def adopt(database: Database, batches: Iterable[Batch], durability: Durability) -> tuple[int, int]:
+def adopt(
+    database: Database,
+    batches: Iterable[Batch],
+    durability: Durability,
+    after: int | None = None,
+) -> tuple[int, int]:
     """Append batches in their order, in one transaction; return how many batches and events.
 
-    A batch that is there already is passed over. Raises Taken where a uid has another log or an id
-    belongs to another life, Refused where something before a batch is missing, and Corrupt where a
-    batch is not what its link says.
+    A batch that is there already is passed over. With `after` the store has to end at that
+    position. Raises Taken where a uid has another log or an id belongs to another life, Refused
+    where something before a batch is missing, and Corrupt where a batch is not what its link says.
     """
     batch_count = event_count = 0
     with database.writing(durability) as cursor:
         position = newest(database, cursor).position
+        if after is not None and position != after:
+            raise Refused(f"the store went on to {position}: add to one that nobody else writes")
         for batch in batches:
             life = by_uid(database, cursor, batch.uid)
             if life is not None and _is_there(database, cursor, life, batch):
@@ -92,7 +100,8 @@ def _take(
             f"session {batch.uid.hex()} ends at {head} and its next batch begins at {batch.first}: "
             "import what lies between first"
         )
-    if batch.continues(previous) != batch.link or batch.time_us <= time_us:
+    link = batch.continues(previous)
+    if batch.link not in (link, UNLINKED) or batch.time_us <= time_us:
         raise _damaged(batch, "a batch is not what its link says")
     if life is None:
         assert batch.birth is not None
@@ -100,7 +109,7 @@ def _take(
     moment = Moment(database, cursor, life)
     _check_targets(moment, batch, prepared)
     layout = lay_out(database, cursor, moment, batch.first, prepared, position)
-    said = (batch.time_us, batch.actor, batch.cause, batch.key, batch.link)
+    said = (batch.time_us, batch.actor, batch.cause, batch.key, link)
     row = BatchRow(position, life.number, batch.first, batch.last, *said)
     insert(database, cursor, life, row, layout)
 
@@ -134,15 +143,14 @@ def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
 
 
 def _prepare(batch: Batch) -> list[Prepared]:
-    said = said_by(batch.actor, batch.cause, batch.key)
-    return [
-        _prepared(batch, seq, entry, said) for seq, entry in enumerate(batch.entries, batch.first)
-    ]
+    return [_prepared(batch, seq, entry) for seq, entry in enumerate(batch.entries, batch.first)]
 
 
-def _prepared(batch: Batch, seq: int, entry: Entry, said: bytes) -> Prepared:
+def _prepared(batch: Batch, seq: int, entry: Entry) -> Prepared:
     if entry.kind not in KINDS and not is_application_kind(entry.kind):
         raise _damaged(batch, f"an event has the unknown kind {entry.kind!r}")
+    if entry.kind in KINDS and entry.version > known_version(entry.kind):
+        raise FromTheFuture("what is imported", entry.version, known_version(entry.kind))
     if entry.text is None:
         if entry.leaf is None:
             raise _damaged(batch, "an event has neither data nor a leaf")
@@ -152,7 +160,7 @@ def _prepared(batch: Batch, seq: int, entry: Entry, said: bytes) -> Prepared:
         raise _damaged(batch, "an event has a name and needs none, or the other way round")
     body = Body(entry.kind, entry.name, entry.text, _operand(batch, seq, entry), entry.version)
     encoded = Encoded(*payload.pack(entry.text))
-    return Prepared(body, encoded, entry.salt, entry.hashed(said))
+    return Prepared(body, encoded, entry.salt, b"")  # The link is known, and needs no leaf here.
 
 
 def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:
@@ -191,4 +199,4 @@ def _is_set(text: bytes, deadline: Any) -> bool:
 
 
 def _damaged(batch: Batch, reason: str) -> Corrupt:
-    return Corrupt("what is imported", reason, batch.uid.hex(), batch.first)
+    return Corrupt(WHAT_IS_ADOPTED, reason, batch.uid.hex(), batch.first)

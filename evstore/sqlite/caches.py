@@ -5,37 +5,44 @@ from typing import Any
 ENTRIES_MAX = 10_000  # a cache that holds more begins anew
 
 
+class Current:
+    """What the next write changes: it is true inside a write transaction, by number of a life."""
+
+    def __init__(self) -> None:
+        self.newest: dict[int, Any] = {}  # the newest batch of the store, under 0
+        self.tips: dict[int, Any] = {}
+        self.standings: dict[int, Any] = {}
+        self.due: dict[int, int] = {}  # the seq from which on the next checkpoint is due
+
+    def outdate(self) -> None:
+        """Drop it all, because another process has written."""
+        for cache in (self.newest, self.tips, self.standings, self.due):
+            cache.clear()
+
+
 class Caches:
     """What one process knows of a file; all of it is dropped when a transaction is taken back."""
 
     def __init__(self) -> None:
+        self.current = Current()
         self._kept: dict[str, dict[Any, Any]] = {}
-        self._current: dict[str, dict[Any, Any]] = {}
 
     def kept(self, name: str, entries_max: int = ENTRIES_MAX) -> dict[Any, Any]:
         """Return a cache of what never changes once it is committed."""
-        return _bounded(self._kept, name, entries_max)
-
-    def current(self, name: str, entries_max: int = ENTRIES_MAX) -> dict[Any, Any]:
-        """Return a cache of what the next write changes: it is true inside a write transaction."""
-        return _bounded(self._current, name, entries_max)
-
-    def outdate(self) -> None:
-        """Drop what changes, because another process has written."""
-        for cache in self._current.values():
-            cache.clear()
+        cache = self._kept.get(name)
+        if cache is None:
+            cache = self._kept[name] = {}
+        return bounded(cache, entries_max)
 
     def forget(self) -> None:
         """Drop everything, because changes were taken back."""
-        self.outdate()
+        self.current.outdate()
         for cache in self._kept.values():
             cache.clear()
 
 
-def _bounded(caches: dict[str, dict[Any, Any]], name: str, entries_max: int) -> dict[Any, Any]:
-    cache = caches.get(name)
-    if cache is None:
-        cache = caches[name] = {}
-    elif len(cache) > entries_max:
+def bounded(cache: dict[Any, Any], entries_max: int = ENTRIES_MAX) -> dict[Any, Any]:
+    """Return a cache to which something is to be added, emptied if it has grown too large."""
+    if len(cache) > entries_max:
         cache.clear()
     return cache

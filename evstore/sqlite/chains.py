@@ -32,11 +32,16 @@ _WALK_MAX = 4 * VERSIONS_MAX  # rows looked at to find the newest full copy
 
 def is_large(body: Body) -> bool:
     """Tell whether a body may be stored as a delta: a variable's value that is compressed."""
-    return body.kind == VARIABLE_SET and len(body.text) >= payload.ZSTD_FROM_BYTES
+    return len(body.text) >= payload.ZSTD_FROM_BYTES and body.kind == VARIABLE_SET
 
 
-def encode(database: Database, life: Life | None, body: Body) -> Encoded:
-    """Return the stored form of a body as far as it can be known before the lock."""
+def encode(database: Database, life: Life | None, body: Body) -> Encoded | None:
+    """Return the stored form of a body as far as it can be known before the lock.
+
+    None is a short text, which is stored as it is.
+    """
+    if len(body.text) < payload.ZSTD_FROM_BYTES:
+        return None
     if life is not None and is_large(body):
         chain = _chains(database).get(life, body.name)
         if chain is not None:

@@ -1,5 +1,6 @@
 """Checkpoints: how a state lies in the file, as compressed references, and which one is nearest."""
 
+from itertools import starmap
 from typing import NamedTuple
 
 import orjson
@@ -8,7 +9,7 @@ from evstore.errors import Corrupt
 from evstore.sqlite import payload
 from evstore.sqlite.database import Columns, Cursor
 from evstore.sqlite.lives import SEQ_MAX, Life
-from evstore.state import MessageList, Outline, Reference
+from evstore.state import MessageList, Names, Outline, Reference
 
 
 class Anchor(NamedTuple):
@@ -36,22 +37,34 @@ def newest_anchor(cursor: Cursor, life: Life, seq: int) -> Anchor:
     return START
 
 
-def anchor_of(cursor: Cursor, life: Life, seq: int, ordinal: int) -> Anchor:
-    """Return the newest checkpoint up to `seq` with at most `ordinal` messages."""
+def anchors_around(
+    cursor: Cursor, life: Life, seq: int, ordinal: int
+) -> tuple[Anchor, Anchor | None]:
+    """Return the newest checkpoint up to `seq` with at most `ordinal` messages, and the next one.
+
+    The next one is None where the same stretch of the log has none, up to `seq`.
+    """
     for segment in reversed(life.until(seq)):
-        found = _search(cursor, *segment.ids, ordinal)
+        found, following = _search(cursor, *segment.ids, ordinal)
         if found is not None:
-            return Anchor(found[0] & SEQ_MAX, *found[1:])
-    return START
+            return _anchor(found), _anchor(following) if following else None
+    return START, None
 
 
-def _search(cursor: Cursor, low: int, high: int, ordinal: int) -> Columns | None:
-    """Return the row of that checkpoint among those with id low … high.
+def _anchor(row: Columns) -> Anchor:
+    return Anchor(row[0] & SEQ_MAX, *row[1:])
+
+
+def _search(
+    cursor: Cursor, low: int, high: int, ordinal: int
+) -> tuple[Columns | None, Columns | None]:
+    """Return the rows of those two checkpoints among those with id low … high.
 
     Most sessions grow evenly, so every other guess is where the ordinal would be then; the halves
     in between bound what an uneven one can cost.
     """
-    found, guess = None, high
+    found = following = None
+    guess = high
     few, many = 0, ordinal + 1
     evenly = False
     while low <= high:
@@ -59,16 +72,19 @@ def _search(cursor: Cursor, low: int, high: int, ordinal: int) -> Columns | None
         if row is None:
             low = guess + 1
         elif row[1] > ordinal:
-            high, many = row[0] - 1, row[1]
+            following, high, many = row, row[0] - 1, row[1]
         else:
             found, low, few = row, guess + 1, row[1]
-            following = cursor.execute(f"{_BETWEEN} limit 1", (low, high)).fetchone()
-            if following is None or following[1] > ordinal:
+            row = cursor.execute(f"{_BETWEEN} limit 1", (low, high)).fetchone()
+            if row is None:
+                break
+            if row[1] > ordinal:
+                following = row
                 break
         evenly = not evenly
         share = (ordinal - few) / (many - few) if evenly else 0.5
         guess = low + int((high - low) * share)
-    return found
+    return found, following
 
 
 def read_message_list(anchor: Anchor) -> MessageList:
@@ -82,17 +98,31 @@ def read_message_list(anchor: Anchor) -> MessageList:
     return MessageList(anchor.messages, ranges)
 
 
+def newest_names(cursor: Cursor, life: Life, seq: int) -> tuple[int, Names]:
+    """Return the seq of the newest checkpoint of a life at or before `seq`, and its names."""
+    anchor = newest_anchor(cursor, life, seq)
+    if anchor.seq == 0:
+        return 0, Outline().names
+    frame = cursor.execute(
+        "select names from checkpoint where id = ?", (life.event_id(anchor.seq),)
+    ).get
+    return anchor.seq, _read_names(anchor, frame)
+
+
 def read_outline(anchor: Anchor, frame: bytes) -> Outline:
     """Return the state that a checkpoint holds."""
+    return Outline(anchor.seq, _read_names(anchor, frame), read_message_list(anchor))
+
+
+def _read_names(anchor: Anchor, frame: bytes) -> Names:
     try:
         stored = orjson.loads(payload.expand_frame(frame))
-        names = {
-            int(family): {name: Reference(*reference) for name, reference in named.items()}
+        return {
+            int(family): dict(zip(named, starmap(Reference, named.values()), strict=True))
             for family, named in stored.items()
         }
     except (ValueError, TypeError, AttributeError) as error:
         raise _unreadable(anchor) from error
-    return Outline(anchor.seq, names, read_message_list(anchor))
 
 
 def _unreadable(anchor: Anchor) -> Corrupt:

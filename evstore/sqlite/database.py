@@ -1,7 +1,6 @@
 """One file in this process: its writing connection, its readers, and the lock between them."""
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ class Database:
         self.path = path
         caches = Caches()
         self.cache, self.current, self.forget = caches.kept, caches.current, caches.forget
-        self._outdate = caches.outdate
+        self._outdate = caches.current.outdate
         self._version = -1  # of the file, as of the newest commit of this process
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
@@ -149,6 +148,7 @@ class Database:
                 else:
                     self._writer = open_writer(self.path, self._keep_waiting)
                     self._wal = Wal(self._writer)
+                self._data_version = self._writer.connection.data_version
         except apsw.Error as error:
             raise translate(error, self.path, WAIT_S) from error
         finally:
@@ -233,11 +233,12 @@ class Database:
 
     def _hold(self, wait_s: float) -> None:
         """Take the lock, within the deadline that the wait for other processes shares."""
-        # A lock that a thread of the parent held at a process fork is never released: look first.
-        self.check()
         started = time.monotonic()
-        if not self._lock.acquire(blocking=False) and not self._lock.acquire(timeout=wait_s):
-            raise Busy(round(1000 * wait_s))
+        if not self._lock.acquire(blocking=False):
+            # What a thread of the parent held at a process fork is never released: look first.
+            self.check()
+            if not self._lock.acquire(timeout=wait_s):
+                raise Busy(round(1000 * wait_s))
         self._deadline = started + wait_s
 
     def _hold_writer(self, wait_s: float) -> Cursor:
@@ -276,7 +277,7 @@ class Database:
         try:
             self._set_synchronous(cursor, durability() if callable(durability) else durability)
             cursor.execute("begin immediate")
-            if cursor.connection.data_version("main") != self._version:
+            if self._data_version() != self._version:
                 self._outdate()
         except apsw.BusyError as error:  # Nothing has changed.
             self._lock.release()
@@ -295,7 +296,7 @@ class Database:
             self._lock.release()
             raise
         try:
-            self._version = cursor.connection.data_version("main")
+            self._version = self._data_version()
             self._deadline = 0.0  # What the log needs after a commit is worth no waiting.
             if self._wal is not None:
                 self._wal.care(durable=self._synchronous == "full")
@@ -322,6 +323,8 @@ class Database:
         """Wait a moment for another process; SQLite asks after every refusal."""
         if time.monotonic() >= self._deadline:
             return False
+        import random  # Few programs ever wait for another.
+
         jitter = random.uniform(0.2, 1.0)  # noqa: S311 - no secret
         time.sleep(jitter * min(0.0005 * (attempt + 1), 0.01))
         return True

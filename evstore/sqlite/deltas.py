@@ -34,7 +34,7 @@ class Effort(NamedTuple):
 WRITING = Effort(3, 1, thorough=False)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Version:
     """An earlier version: the seq and size of its text, which is read when it is first needed.
 
@@ -74,7 +74,7 @@ class Encoded(NamedTuple):
         return len(self.data.encode()) if isinstance(self.data, str) else len(self.data)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Chain:
     """The versions of one variable that the next one may build on; a new version is a new chain.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from evstore import observing
 from evstore.chain import Batch
 from evstore.deadlines import Lease, Ttl
 from evstore.errors import Closed, ReadOnly
@@ -13,21 +14,23 @@ from evstore.events import Event, Said
 from evstore.limits import Limits
 from evstore.sqlite import leases, listing, lives, log, write
 from evstore.sqlite.database import Database, Durability
+from evstore.sqlite.found import Finding, Found
 from evstore.sqlite.group import Member, Work
 from evstore.sqlite.listing import Listed, Place, Wanted
 from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter
-from evstore.sqlite.looking import Looking, living
+from evstore.sqlite.looking import Looking, glance, living
 from evstore.sqlite.poller import newest_position
+from evstore.sqlite.quiet import Quiet
 from evstore.sqlite.read import Moment
 from evstore.sqlite.schema import Tell
 from evstore.sqlite.sharing import open_database, release
 from evstore.sqlite.write import Decision, Draft, Recorded
 
 if TYPE_CHECKING:  # What is needed now and then is imported then, for a quick start.
+    from evstore.sqlite.backup import Progress
     from evstore.sqlite.compact import Gain
     from evstore.sqlite.search import Match
-    from evstore.sqlite.verify import Finding
 
 _log = logging.getLogger("evstore")
 
@@ -52,8 +55,9 @@ class Engine:
         self._durability = durability
         self._read_only = read_only
         self._limits = limits
-        self.clock = clock or _microseconds
+        self.clock = clock or (lambda: time.time_ns() // 1000)
         self._ttl = ttl
+        self._quiet = Quiet()
         self._closed = False
         _log.debug("opened %s, durability %s", self.path, durability)
 
@@ -73,7 +77,11 @@ class Engine:
 
     def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
-        return self.noted(self.database.commit(self.prepare(drafts), drafts[0].durability))
+        if (observer := observing.observer) is not None:
+            return observer.append(self, drafts)
+        database = self.database
+        work = write.prepare(database, drafts)
+        return self.noted(database.commit(work, drafts[0].durability))
 
     def prepare(self, drafts: Sequence[Draft]) -> Work:
         """Do what can be done before the lock; return what is left to do once it is held."""
@@ -94,8 +102,9 @@ class Engine:
 
     def noted(self, recorded: list[Recorded]) -> list[Recorded]:
         """Return what was recorded, once it has been logged."""
-        for batch in recorded:
-            _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
+        if _log.isEnabledFor(logging.DEBUG):
+            for batch in recorded:
+                _log.debug("appended at position %d, sequence %d", batch.position, batch.first)
         return recorded
 
     def fork(
@@ -106,14 +115,15 @@ class Engine:
         draft.ttl = ttl
         return write.fork(self.database, draft, origin, at)
 
-    def adopt(self, batches: Iterable[Batch]) -> tuple[int, int]:
-        """Append batches recorded elsewhere as they are; return how many batches and events."""
+    def adopt(self, batches: Iterable[Batch], after: int | None = None) -> tuple[int, int]:
+        """Append batches recorded elsewhere, after a position if told; return (batches, events)."""
         if self._read_only:
             raise ReadOnly(self.path)
-        self.sweep(None)  # so that an id whose session has expired is free
+        if after is None:
+            self.sweep(None)  # so that an id whose session has expired is free
         from evstore.sqlite import adopt
 
-        return adopt.adopt(self.database, batches, self._durability)
+        return adopt.adopt(self.database, batches, self._durability, after)
 
     def draft(
         self, session_id: str, life: Life | None, say: Said | Decision, actor: str | None
@@ -150,6 +160,10 @@ class Engine:
         now and then.
         """
         return Looking(self.database, session_id, life, self.clock(), renews=not self._read_only)
+
+    def glance(self, life: Life, family: int, name: str) -> Found | None:
+        """Return a short value without a deadline, where one statement finds it."""
+        return self.database.ask(lambda cursor: glance(cursor, life, family, name))
 
     @contextmanager
     def past(
@@ -230,16 +244,33 @@ class Engine:
         with self.database.snapshot() as cursor:
             return list(log.batches(self.database, cursor, after, limit))
 
+    def links(self, after: int, limit: int) -> list[bytes]:
+        """Return a page of the links of all batches, in commit order."""
+        with self.database.snapshot() as cursor:
+            return log.links(cursor, after, limit)
+
+    def keyed(self, life: Life, key: str) -> Batch | None:
+        """Return the batch that a life recorded under a key, with all that the chain covers."""
+        with self.database.snapshot() as cursor:
+            return log.keyed(self.database, cursor, life, key)
+
     def link_at(self, uid: bytes, seq: int) -> bytes | None:
         """Return the link of the batch that holds an event of a life, or None without it."""
         with self.database.snapshot() as cursor:
             life = lives.by_uid(self.database, cursor, uid)
             return None if life is None else log.link_at(cursor, life, seq)
 
-    def position(self) -> int:
-        """Return the position of the newest batch, or 0."""
+    def position(self, by_us: int | None = None) -> int:
+        """Return the position of the newest batch, or where the log was at a time; 0 without."""
         with self.database.snapshot() as cursor:
-            return newest_position(cursor)
+            return newest_position(cursor) if by_us is None else log.position_at(cursor, by_us)
+
+    def unchanged_since(self) -> int:
+        """Return a time (`time.monotonic_ns`) since when nobody has committed.
+
+        What was read at that time or later is what would be read now.
+        """
+        return self.database.ask(self._quiet.since)
 
     # Following.
 
@@ -306,13 +337,13 @@ class Engine:
 
     # Care.
 
-    def rebuild(self) -> None:
-        """Make the present and the checkpoints anew from the log, in one transaction."""
+    def rebuild(self, life: Life | None = None) -> list[Finding]:
+        """Make what is derived what the log says, of all lives or of one; return what was not."""
         if self._read_only:
             raise ReadOnly(self.path)
         from evstore.sqlite import maintain
 
-        maintain.rebuild(self.database, self._durability)
+        return maintain.rebuild(self.database, life, self._durability)
 
     def compact(self) -> "Gain":
         """Encode the log anew, and give back the space that it saves."""
@@ -322,19 +353,25 @@ class Engine:
 
         return compact.compact(self.database, self._durability)
 
-    def check_rows(self) -> Iterator["Finding"]:
+    def backup(self, path: str, until: int | None, progress: "Progress | None") -> int:
+        """Copy the store, or its batches up to a position, into a new file; return its end."""
+        from evstore.sqlite import backup
+
+        return backup.backup(self.database, path, until, progress)
+
+    def check_rows(self) -> Iterator[Finding]:
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
         from evstore.sqlite import verify
 
         return verify.check_rows(self.database)
 
-    def check_heads(self) -> Iterator["Finding"]:
+    def check_heads(self) -> Iterator[Finding]:
         """Yield the sessions whose newest batch does not continue the one before it."""
         from evstore.sqlite import verify
 
         return verify.check_heads(self.database)
 
-    def check_derived(self) -> Iterator["Finding"]:
+    def check_derived(self) -> Iterator[Finding]:
         """Yield what is derived from the log and differs from it."""
         from evstore.sqlite import verify
 
@@ -352,7 +389,3 @@ class Engine:
             self.wake()
             release(self._shared)
             _log.debug("closed %s", self.path)
-
-
-def _microseconds() -> int:
-    return time.time_ns() // 1000

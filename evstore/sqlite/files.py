@@ -4,7 +4,6 @@ import os
 import re
 import stat
 import sys
-from pathlib import Path
 
 from evstore.errors import Unavailable, Unsupported
 
@@ -13,6 +12,8 @@ from evstore.errors import Unavailable, Unsupported
 _NETWORK = re.compile(
     r"(nfs|cifs|smb|9p|afs|ceph|gluster|lustre|beegfs|ncpfs|coda|davfs|fuse(?!blk|ctl))"
 )
+
+_MOUNTS = "/proc/self/mountinfo"
 
 
 def check_place(path: str) -> None:
@@ -48,6 +49,17 @@ def sync_folder(path: str) -> None:
         os.close(folder)
 
 
+def put_in_place(temporary: str, path: str) -> None:
+    """Give a finished file its name: after a power cut that is there with all of it, or not."""
+    handle = os.open(temporary, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(temporary, path)
+    sync_folder(path)
+
+
 def file_system(folder: str, mounts: str) -> str:
     """Return the type of the file system of a folder, from the text of a table of mounts.
 
@@ -79,6 +91,8 @@ def _mounts() -> str:
             from subprocess import check_output
 
             return check_output(["/sbin/mount"], text=True)
-        return Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+        table = os.open(_MOUNTS, os.O_RDONLY)
+        with os.fdopen(table, encoding="utf-8", errors="replace") as lines:
+            return lines.read()
     except (OSError, ValueError):  # The locks of SQLite itself have to tell.
         return ""

@@ -1,6 +1,12 @@
-"""What the read path gives back, as rows of the face above it."""
+"""What is found in a file: what the read path gives back, and what is not as it was recorded."""
 
+from collections.abc import Iterator, KeysView, Mapping
 from typing import NamedTuple
+
+import attrs
+
+from evstore.events import value_text
+from evstore.state import Reference
 
 
 class Found(NamedTuple):
@@ -12,6 +18,43 @@ class Found(NamedTuple):
     created: int
     operand: int | None
     text: str | None
+
+
+def found(reference: Reference, text: str | None) -> Found:
+    """Return what a name stands for, by the text of the event that set it."""
+    seq, created, operand = reference
+    return Found(seq, created or 0, operand, None if text is None else value_text(text, operand))
+
+
+class Recorded(Mapping[str, Found]):
+    """What names stand for by the events that set them, made as it is asked for.
+
+    Of the thousands that a moment may have, few are looked at.
+    """
+
+    def __init__(self, references: dict[str, Reference], texts: dict[str, str | None]) -> None:
+        self._references = references
+        self._texts = texts
+
+    def __getitem__(self, name: str) -> Found:
+        """Return what a name stands for."""
+        return found(self._references[name], self._texts[name])
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether the name is there."""
+        return name in self._references
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._references)
+
+    def __len__(self) -> int:
+        """Return how many names there are."""
+        return len(self._references)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
+        return self._references.keys()
 
 
 class Facts(NamedTuple):
@@ -29,3 +72,13 @@ class Step(NamedTuple):
     first: int
     last: int
     cause: str | None
+
+
+@attrs.frozen
+class Finding:
+    """Something that is not as it was recorded: where, which kind of thing, and what about it."""
+
+    session: str | None
+    seq: int | None
+    kind: str
+    what: str

@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 
 import apsw
 
+from evstore import observing
 from evstore.errors import Busy
+from evstore.observing import Observed
 from evstore.sqlite.failures import is_fatal, translate
 from evstore.sqlite.schema import Cursor, Durability, Tell
 
@@ -30,17 +32,12 @@ Work = Callable[[Cursor], Any]
 class Member:
     """One caller's work: what it is to do inside a transaction, and what came of it."""
 
-    __slots__ = (
-        "deadline_s",
-        "decided",
-        "durable",
-        "error",
-        "leads",
-        "result",
-        "tell",
-        "turn",
-        "work",
-    )
+    result: Any = None
+    error: BaseException | None = None
+    decided = False
+    leads = False
+    turn: "threading.Lock | None" = None  # of a waiting thread: released once decided, or leading
+    observed: Observed | None = None  # what watches it for a task
 
     def __init__(
         self, work: Work, *, durable: bool, wait_s: float, tell: Tell | None = None
@@ -49,21 +46,11 @@ class Member:
         self.tell = tell  # by which the event loop of a task learns which members are decided
         self.durable = durable  # whether the commit has to survive a power cut
         self.deadline_s = time.monotonic() + wait_s
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.decided = False
-        self.leads = False
-        self.turn: threading.Lock | None = None  # of a thread: released once decided, or leading
 
     @property
     def left_s(self) -> float:
         """How long it may still wait, in seconds."""
         return max(self.deadline_s - time.monotonic(), 0.0)
-
-    def settle(self, error: BaseException | None = None) -> None:
-        """Fix the outcome; an error of its own goes before one of the group."""
-        self.error = self.error or error
-        self.decided = True
 
 
 class Group:
@@ -218,19 +205,15 @@ class Group:
     def _lead(self, leader: Member, members: list[Member]) -> None:
         """Commit the work of the leader and of all who wait by the time it holds the lock."""
         self._taken = members
-
-        def durability() -> Durability:
-            if self._waiting:
-                self._take()
-            return "full" if any(member.durable for member in list(members)) else "normal"
-
         finishing = False
         try:
             try:
-                cursor = self._begin(durability, leader.left_s)
+                cursor = self._begin(self._take_along, leader.left_s)
             finally:
                 self._set_out()
             try:
+                if (observer := observing.observer) is not None:
+                    observer.group(members)
                 self._work(cursor, members)
             except BaseException as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
@@ -248,10 +231,16 @@ class Group:
                 self._give_back(followers)
             raise
 
-    def _take(self) -> None:
-        with self._gate:
-            count = min(len(self._waiting), MEMBERS_MAX - 1)
-            self._taken += [self._waiting.popleft() for _ in range(count)]
+    def _take_along(self) -> Durability:
+        """Take along who waits; return how durable the commit of them all has to be."""
+        if self._waiting:
+            with self._gate:
+                count = min(len(self._waiting), MEMBERS_MAX - 1)
+                self._taken += [self._waiting.popleft() for _ in range(count)]
+        for member in tuple(self._taken):  # From which one may be withdrawn at any moment.
+            if member.durable:
+                return "full"
+        return "normal"
 
     def _set_out(self) -> None:
         with self._gate:
@@ -271,14 +260,13 @@ class Group:
             members[0].result = members[0].work(cursor)
             return
         changes = cursor.connection.total_changes
-        cursor.execute("savepoint members")
         for member in _unhurried(members):
             before = changes()
             if not self._does(cursor, member) and changes() != before:
-                cursor.execute("rollback to members")
+                cursor.execute("rollback")
+                cursor.execute("begin immediate")  # Others may have written in between.
                 self._work_apart(cursor, members)
                 break
-        cursor.execute("release members")
 
     def _work_apart(self, cursor: Cursor, members: Sequence[Member]) -> None:
         for member in _unhurried(members):
@@ -305,7 +293,8 @@ class Group:
     @staticmethod
     def _settle(members: Sequence[Member], error: BaseException | None = None) -> None:
         for member in members:
-            member.settle(error)
+            member.error = member.error or error  # Its own goes before one of the group.
+            member.decided = True
         _wake(members)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import attrs
-
 from evstore.chain import ZERO, Birth
 from evstore.deadlines import Lease
 from evstore.errors import Conflict, Taken
@@ -13,6 +11,7 @@ from evstore.events import (
     ANY,
     ENDINGS,
     FAMILY,
+    KINDS,
     METADATA,
     METADATA_SET,
     SESSION_RESTORED,
@@ -21,6 +20,7 @@ from evstore.events import (
     value_text,
 )
 from evstore.sqlite import chains, payload
+from evstore.sqlite.caches import bounded
 from evstore.sqlite.checkpoint import newest_anchor, write_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.deltas import Encoded
@@ -29,11 +29,13 @@ from evstore.sqlite.read import Moment
 from evstore.state import Outline, Reference, is_there, step
 
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage
+NUMBERS = {kind: number for number, kind in enumerate(KINDS, 1)}
 _TURNS = ENDINGS | {SESSION_RESTORED}
 _INSERT_EVENT = (
     "insert into event(id, kind, version, name, base, operand, encoding, delta, size, position,"
     " salt, data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_BATCH = "insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INLINE_BYTES_MAX = payload.ZSTD_FROM_BYTES - 1
 
 
@@ -48,7 +50,7 @@ class Prepared(NamedTuple):
     """A body with all that can be computed before the lock."""
 
     body: Body
-    encoded: Encoded
+    encoded: Encoded | None  # None is a short text, which is stored as it is
     salt: bytes | None
     leaf: bytes
 
@@ -82,21 +84,28 @@ class Named(NamedTuple):
         return value_text(self.body.text, self.body.operand)
 
 
-@attrs.define
 class Layout:
-    """The rows that a batch becomes: its events, and where the names it touches stand then."""
+    """The rows that a batch becomes: its events, and where the names it touches stand then.
 
-    rows: list[Columns] = attrs.field(factory=list)
-    named: dict[tuple[int, str], Named] = attrs.field(factory=dict)
-    kinds: list[str] = attrs.field(factory=list)
+    Without a life, which is about to be born, the rows are numbered by seq alone.
+    """
+
+    __slots__ = ("kinds", "life", "named", "rows")
+
+    def __init__(self, life: Life | None, kinds: list[str]) -> None:
+        self.life = life
+        self.kinds = kinds
+        self.rows: list[Columns] = []
+        self.named: dict[tuple[int, str], Named] = {}
 
     def growth(self, family: int, now_us: int) -> int:
         """Return how many more names of a family are there after the batch, at its time."""
-        return sum(
-            is_there(family, named.now, now_us) - is_there(family, named.before, now_us)
-            for (known, _), named in self.named.items()
-            if known == family
-        )
+        growth = 0
+        for (known, _), named in self.named.items():
+            if known == family:
+                growth += is_there(family, named.now, now_us)
+                growth -= is_there(family, named.before, now_us)
+        return growth
 
 
 def lay_out(
@@ -108,79 +117,84 @@ def lay_out(
     position: int,
 ) -> Layout:
     """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
-    layout = Layout()
-    numbers = database.cache("kind_numbers")
+    life = moment.life
+    layout = Layout(life, [body.kind for body, *_ in prepared])
+    start = 0 if life is None else life.number << SEQ_BITS
     for seq, (body, encoded, salt, _) in enumerate(prepared, first):
-        stored = encoded
-        base = None
-        family = FAMILY.get(body.kind)
-        if family is not None and body.name is not None:
-            known = layout.named.get((family, body.name))
-            before = known.now if known else moment.newest(family, body.name)
-            _check_expected(moment, family, body, before)
+        kind, name, base, stored = body.kind, body.name, None, encoded
+        family = FAMILY.get(kind)
+        if family is not None and name is not None:
+            known = layout.named.get((family, name))
+            before = known.now if known else moment.newest(family, name)
+            if body.expected is not ANY:
+                _check_expected(moment, family, body, before)
             base = before.seq if before else None
-            now = step(before, seq, body.kind, body.operand)
-            started = known.before if known else before
-            layout.named[family, body.name] = Named(started, now, body)
-            if moment.life is not None and chains.is_large(body):
-                stored = chains.settle(database, cursor, moment.life, base, seq, body, encoded)
-        layout.kinds.append(body.kind)
-        number = numbers.get(body.kind) or kind_number(database, cursor, body.kind)
-        said = (seq, number, body.version, body.name, base, body.operand)
-        form = (stored.encoding, stored.delta, len(body.text))
-        layout.rows.append((*said, *form, position, salt, stored.data))
+            now = step(before, seq, kind, body.operand)
+            layout.named[family, name] = Named(known.before if known else before, now, body)
+            if life is not None and encoded is not None and chains.is_large(body):
+                stored = chains.settle(database, cursor, life, base, seq, body, encoded)
+        number = NUMBERS.get(kind) or kind_number(database, cursor, kind)
+        said = (start + seq, number, body.version, name, base, body.operand)
+        form: Columns = (payload.TEXT, None)
+        data: str | bytes
+        if stored is None:
+            data = body.text.decode()
+        else:
+            form, data = (stored.encoding, stored.delta), stored.data
+        layout.rows.append((*said, *form, len(body.text), position, salt, data))
     return layout
 
 
 def _check_expected(moment: Moment, family: int, body: Body, before: Reference | None) -> None:
-    if body.expected is not ANY:
-        actual = before.seq if before and is_there(family, before, moment.now_us) else ABSENT
-        if actual != body.expected:
-            session = moment.life.shown if moment.life else "not born yet"
-            raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
+    actual = before.seq if before and is_there(family, before, moment.now_us) else ABSENT
+    if actual != body.expected:
+        session = moment.life.shown if moment.life else "not born yet"
+        raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
 
 
 def insert(database: Database, cursor: Cursor, life: Life, row: BatchRow, layout: Layout) -> None:
     """Insert a batch and its events, and bring all that is derived from them up to date."""
-    cursor.execute("insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    start = life.number << SEQ_BITS
-    cursor.executemany(_INSERT_EVENT, [(start + event[0], *event[1:]) for event in layout.rows])
+    cursor.execute(_INSERT_BATCH, row)
+    current, rows, last = database.current, layout.rows, row.last
+    if layout.life is None:
+        start = life.number << SEQ_BITS
+        rows = [(start + event[0], *event[1:]) for event in rows]
+    cursor.executemany(_INSERT_EVENT, rows)
     for (family, name), named in layout.named.items():
         put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
     if not _TURNS.isdisjoint(layout.kinds):
         for kind in layout.kinds:
             _follow_life(database, cursor, life, kind)
-    if layout.rows:
-        insert_checkpoint(database, cursor, life, row.last)
-    database.current("tips")[life.number] = Tip(row.last, row.time_us, row.link)
-    database.current("newest")[0] = Newest(row.position, row.time_us)
+    if rows and last >= current.due.get(life.number, 0):
+        insert_checkpoint(database, cursor, life, last)
+    bounded(current.tips)[life.number] = Tip(last, row.time_us, row.link)
+    current.newest[0] = Newest(row.position, row.time_us)
 
 
 def newest(database: Database, cursor: Cursor) -> Newest:
     """Return the newest batch."""
-    known: dict[int, Newest] = database.current("newest")
-    if 0 not in known:
+    known: Newest | None = database.current.newest.get(0)
+    if known is None:
         row = cursor.execute(
             "select position, time from batch order by position desc limit 1"
         ).fetchone()
-        known[0] = Newest(*row) if row else Newest(0, 0)
-    return known[0]
+        known = database.current.newest[0] = Newest(*row) if row else Newest(0, 0)
+    return known
 
 
 def cached_tip(database: Database, cursor: Cursor, life: Life) -> Tip:
     """Return the newest end of a life's log, inside a write transaction."""
-    tips: dict[int, Tip] = database.current("tips")
-    if life.number not in tips:
-        tips[life.number] = tip(cursor, life)
-    return tips[life.number]
+    found: Tip | None = database.current.tips.get(life.number)
+    if found is None:
+        found = bounded(database.current.tips)[life.number] = tip(cursor, life)
+    return found
 
 
 def cached_standing(database: Database, cursor: Cursor, life: Life) -> Standing:
     """Return how a life stands, inside a write transaction."""
-    standings: dict[int, Standing] = database.current("standings")
-    found = standings.get(life.number)
+    found: Standing | None = database.current.standings.get(life.number)
     if found is None:
-        found = standings[life.number] = standing(cursor, life)
+        found = bounded(database.current.standings)[life.number] = standing(cursor, life)
     return found
 
 
@@ -268,7 +282,7 @@ def _unchanged_since(cursor: Cursor, life: Life, seq: int) -> bool:
 
 def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:
     """Write the state at `seq` down, if the last time is long enough ago."""
-    due = database.current("checkpoints")
+    due = bounded(database.current.due)
     if life.number not in due:
         due[life.number] = newest_anchor(cursor, life, seq).seq + CHECKPOINT_EVENTS
     if seq < due[life.number]:
@@ -278,7 +292,7 @@ def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) 
     distance = checkpoint_distance(outline)
     due[life.number] = newest_anchor(cursor, life, seq).seq + distance
     if seq >= due[life.number]:
-        put_checkpoint(cursor, life.number, outline)
+        put_checkpoint(cursor, life.event_id(seq), write_outline(outline))
         due[life.number] = seq + distance
 
 
@@ -296,12 +310,9 @@ def is_checkpoint_due(outline: Outline, since: int) -> bool:
     return distance >= CHECKPOINT_EVENTS and distance >= checkpoint_distance(outline)
 
 
-def put_checkpoint(cursor: Cursor, number: int, outline: Outline) -> None:
-    """Write a state down as the checkpoint at its seq."""
-    cursor.execute(
-        "insert or replace into checkpoint values(?, ?, ?, ?)",
-        ((number << SEQ_BITS) + outline.seq, *write_outline(outline)),
-    )
+def put_checkpoint(cursor: Cursor, event_id: int, written: Columns) -> None:
+    """Write down what `write_outline` made of a state, as the checkpoint at its newest event."""
+    cursor.execute("insert or replace into checkpoint values(?, ?, ?, ?)", (event_id, *written))
 
 
 def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> None:
@@ -321,13 +332,13 @@ def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> N
 def set_ended(database: Database, cursor: Cursor, life: Life, kind: int | None) -> None:
     """Write down by which kind of event a life is over, if it is."""
     cursor.execute("update session set ended = ? where number = ?", (kind, life.number))
-    database.current("standings").pop(life.number, None)
+    database.current.standings.pop(life.number, None)
 
 
 def put_lease(database: Database, cursor: Cursor, life: Life, lease: Lease) -> None:
     """Write down how long a session lives."""
     cursor.execute("insert or replace into lease values(?, ?, ?)", (life.number, *lease))
-    database.current("standings").pop(life.number, None)
+    database.current.standings.pop(life.number, None)
 
 
 def tip_at(cursor: Cursor, life: Life, seq: int) -> Tip:

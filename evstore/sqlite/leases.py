@@ -2,11 +2,11 @@
 
 from contextlib import suppress
 
-from evstore.deadlines import Ttl, lease
+from evstore.deadlines import Lease, Ttl, lease
 from evstore.errors import EvstoreError
 from evstore.sqlite.database import Database, Durability
 from evstore.sqlite.insert import put_lease
-from evstore.sqlite.lives import Life, by_number, standing
+from evstore.sqlite.lives import Life, by_number, by_uid, standing
 from evstore.sqlite.write import Draft, expire
 
 _SWEPT_TOGETHER = 100  # sessions in one commit, so that nobody waits long for the lock
@@ -50,3 +50,16 @@ def sweep(database: Database, draft: Draft) -> int:
         swept += len(expired)
         if len(expired) < _SWEPT_TOGETHER:
             return swept
+
+
+def copy_leases(database: Database, copy: Database) -> None:
+    """Give the sessions that live in a copy the deadlines that they have today."""
+    with database.snapshot() as cursor:
+        leases = cursor.execute(
+            "select uid, expires, ttl from lease join session on number = session"
+        ).fetchall()
+    with copy.writing("normal") as cursor:
+        for uid, expires_us, ttl_us in leases:
+            life = by_uid(copy, cursor, uid)
+            if life is not None and standing(cursor, life).ended is None:
+                put_lease(copy, cursor, life, Lease(expires_us, ttl_us))

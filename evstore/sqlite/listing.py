@@ -5,7 +5,6 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import attrs
 import orjson
 
 from evstore.events import METADATA, VARIABLES
@@ -18,8 +17,7 @@ _SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000  # no characters of their own
 _LATEST = (1 << 63) - 1
 
 
-@attrs.frozen
-class Wanted:
+class Wanted(NamedTuple):
     """Which sessions to list, living or over, and whether the newest change comes first.
 
     `where` is pairs: the name of a piece of metadata, and the text of its value.

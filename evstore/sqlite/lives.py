@@ -29,7 +29,7 @@ class Segment(NamedTuple):
         return start + self.first, start + self.last
 
 
-@attrs.frozen(slots=False, eq=False)
+@attrs.frozen(slots=False, eq=False, repr=False)
 class Life:
     """The birth record of a session, as rows of this file: it never changes.
 

@@ -10,14 +10,14 @@ from evstore.events import KINDS, SESSION_EXPIRED, Event
 from evstore.sqlite import payload
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.lives import SEQ_BITS, Life, by_number, tip
-from evstore.sqlite.rows import Row, kind_name, text_of
+from evstore.sqlite.rows import Row, kind_name, text_at, text_of
 
 PAGE_EVENTS = 256
-PAGE_BYTES = 4 << 20  # of text, after which a page of batches ends
+PAGE_BYTES = 1 << 17  # of text, after which a page of batches ends
 _EXPIRED = KINDS.index(SESSION_EXPIRED) + 1
 _COLUMNS = (
     "select event.id, encoding, delta, size, data, event.position, batch.time, kind, name, actor,"
-    " cause from "
+    " cause, version from "
 )
 _EVENT = _COLUMNS + "event join batch on batch.position = event.position"
 # All sessions in commit order, begun in the middle of a batch if need be.
@@ -92,7 +92,7 @@ def history_page(
 
 
 def _event(database: Database, cursor: Cursor, recorder: Life, row: Columns) -> Event:
-    *stored, position, time_us, kind, name, actor, cause = row
+    *stored, position, time_us, kind, name, actor, cause, version = row
     return Event(
         stored[0] - (recorder.number << SEQ_BITS),
         position,
@@ -104,6 +104,7 @@ def _event(database: Database, cursor: Cursor, recorder: Life, row: Columns) -> 
         cause,
         recorder.id,
         recorder.uid.hex(),
+        version,
     )
 
 
@@ -164,23 +165,50 @@ def first_batch(
 
 # Batches, with all that the chain covers.
 
+_BATCH = "select position, session, first, last, time, actor, cause, key, link from batch"
+
 
 def batches(
     database: Database, cursor: Cursor, after: int, limit: int = PAGE_EVENTS
 ) -> Iterator[Batch]:
     """Yield up to `limit` batches with a position greater than `after`, fewer if they are large."""
     rows = cursor.execute(
-        "select position, session, first, last, time, actor, cause, key, link from batch"
-        " where position > ? order by position limit ?",
-        (after, limit),
+        _BATCH + " where position > ? order by position limit ?", (after, limit)
     ).fetchall()
     size_bytes = 0
     for row in rows:
         batch = _batch(database, cursor, row)
         yield batch
-        size_bytes += sum(len(entry.text or b"") for entry in batch.entries)
+        size_bytes += sum([len(entry[3] or b"") for entry in batch.entries])
         if size_bytes > PAGE_BYTES:
             break
+
+
+def position_at(cursor: Cursor, time_us: int) -> int:
+    """Return where the log was at a time: before its first batch that is later, or at its end.
+
+    What was imported counts from when it came, as far as the times of the batches around it tell.
+    """
+    position: int = cursor.execute(
+        "select coalesce((select min(position) - 1 from batch where time > ?), max(position), 0)"
+        " from batch",
+        (time_us,),
+    ).get
+    return position
+
+
+def links(cursor: Cursor, after: int, limit: int) -> list[bytes]:
+    """Return the links of up to `limit` batches with a position greater than `after`, in order."""
+    rows = cursor.execute(
+        "select link from batch where position > ? order by position limit ?", (after, limit)
+    )
+    return [link for (link,) in rows.fetchall()]
+
+
+def keyed(database: Database, cursor: Cursor, life: Life, key: str) -> Batch | None:
+    """Return the batch that a life recorded itself under a key, or None."""
+    row = cursor.execute(_BATCH + " where session = ? and key = ?", (life.number, key)).fetchone()
+    return row and _batch(database, cursor, row)
 
 
 def newest_batches(database: Database, cursor: Cursor, life: Life, count: int) -> list[Batch]:
@@ -202,26 +230,28 @@ def _batch(database: Database, cursor: Cursor, row: Columns) -> Batch:
     position, number, first, last, time_us, actor, cause, key, link = row
     life = by_number(database, cursor, number)
     start = number << SEQ_BITS
-    entries = tuple(
-        _entry(database, cursor, event)
-        for event in cursor.execute(
-            "select id, encoding, delta, size, data, kind, version, name, salt from event"
-            " where id between ? and ?",
-            (start + first, start + last),
-        ).fetchall()
-    )
+    entries = tuple(_entries(database, cursor, start + first, start + last))
     birth = birth_of(cursor, life) if life.position == position else None
     return Batch(life.uid, first, time_us, actor, cause, key, link, entries, position, birth)
 
 
-def _entry(database: Database, cursor: Cursor, row: Columns) -> Entry:
-    number, encoding, delta, size, data, kind, version, name, salt = row
-    named = kind_name(database, cursor, kind)
-    plain = encoding == payload.TEXT and type(data) is str
-    text = data if plain else text_of(cursor, Row(number, encoding, delta, size, data))
-    if text is None:
-        return Entry(named, version, None, None, None, data)
-    return Entry(named, version, name, text.encode(), salt)
+def _entries(database: Database, cursor: Cursor, first: int, last: int) -> Iterator[Entry]:
+    """Yield what the chain covers of the events with these ids."""
+    kinds, plain = database.cache("kinds"), payload.TEXT
+    rows = cursor.connection.cursor().execute(
+        "select id, encoding, data, kind, version, name, salt from event where id between ? and ?",
+        (first, last),
+    )
+    for event_id, encoding, data, kind, version, name, salt in rows:
+        named = kinds.get(kind) or kind_name(database, cursor, kind)
+        if encoding == plain and type(data) is str:
+            yield Entry(named, version, name, data.encode(), salt)
+            continue
+        text = text_at(cursor, event_id)
+        if text is None:
+            yield Entry(named, version, None, None, None, data)
+        else:
+            yield Entry(named, version, name, text.encode(), salt)
 
 
 def link_at(cursor: Cursor, life: Life, seq: int) -> bytes | None:

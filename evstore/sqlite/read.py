@@ -1,19 +1,20 @@
 """The read path of a session: `Moment`, one session as of one sequence, as one cursor sees it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import chain
+from typing import Any
 
-from evstore.events import BODIES, KINDS, MERGE, VARIABLES, merged_moment, value_text
-from evstore.sqlite import payload
-from evstore.sqlite.checkpoint import anchor_of, newest_anchor, read_message_list, read_outline
+from evstore.events import FAMILY, KINDS, MERGE, VARIABLES, merged_moment
+from evstore.sqlite.bodies import Bodies
+from evstore.sqlite.checkpoint import newest_anchor, newest_names, read_message_list
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.found import Facts, Found, Step
-from evstore.sqlite.lives import SEQ_MAX, UNBORN, Life, Segment, Tip, by_uid, tip
-from evstore.sqlite.rows import SELECT_ROW, Row, kind_name, text_at, text_of, texts_at
-from evstore.state import MessageList, Outline, Range, Reference, is_there
+from evstore.sqlite.found import Facts, Found, Recorded, Step, found
+from evstore.sqlite.lives import UNBORN, Life, Tip, by_uid, tip
+from evstore.sqlite.rows import kind_name, text_at, texts_of
+from evstore.state import MessageList, Names, Outline, Range, Reference, is_there
 
-_BODY_NUMBERS = tuple(KINDS.index(kind) + 1 for kind in sorted(BODIES))
-_BODY = f"kind in {_BODY_NUMBERS}"
+_NAME_KINDS = {KINDS.index(kind) + 1: kind for kind in FAMILY}
 _LIST_KINDS = (
     f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
 )
@@ -92,36 +93,50 @@ class Moment:
                 return Found(*row)
             reference = Reference(*row[:3])
         else:
-            reference = self._state.names[family].get(name)
+            reference = self.names[family].get(name)
         if reference is None or reference.created is None:
             return None
         if reference.operand is not None and not is_there(family, reference, self.now_us):
             return None
-        return self._found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
+        return found(reference, text_at(self._cursor, self._life.event_id(reference.seq)))
 
-    def variables(self, family: int) -> dict[str, Found]:
+    def variables(self, family: int) -> Mapping[str, Found]:
         """Return all names of a family that are there, in order of name, with their values."""
         references = self.references(family)
         if self._life is None or not references:
             return {}
+        if self._pinned is not None:  # The projection has values of the present alone.
+            return self._recorded(self._life, references)
         inline = self._inline(family)
-        found = {
-            name: _found(reference, inline.get((name, reference.seq)))
+        rest = {
+            name: reference
             for name, reference in references.items()
+            if (name, reference.seq) not in inline
         }
-        event_id = self._life.event_id
-        ids = {name: event_id(kept.seq) for name, kept in found.items() if kept.text is None}
-        texts = texts_at(self._cursor, ids.values()) if ids else {}
-        for name, number in ids.items():
-            found[name] = self._found(references[name], texts[number])
-        return found
+        recorded: Mapping[str, Found] = self._recorded(self._life, rest) if rest else {}
+        return {
+            name: recorded[name]
+            if name in recorded
+            else Found(seq, created or 0, operand, inline[name, seq])
+            for name, (seq, created, operand) in references.items()
+        }
+
+    def _recorded(self, life: Life, references: dict[str, Reference]) -> Recorded:
+        """Return the values that the log has of some names, in their order."""
+        if life.parent is None:
+            start = life.event_id(0)
+            ids = [start + reference.seq for reference in references.values()]
+        else:
+            ids = [life.event_id(reference.seq) for reference in references.values()]
+        texts = texts_of(self._cursor, ids)
+        return Recorded(references, dict(zip(references, texts, strict=True)))
 
     def references(self, family: int) -> dict[str, Reference]:
         """Return where all names of a family stand that are there, in order of name."""
         if self._life is None:
             return {}
         if self._pinned is not None:
-            names = self._state.names[family]
+            names = self.names[family]
         else:
             own = self._own(family)
             names = own if self._life.parent is None else {**self._shared(family), **own}
@@ -151,29 +166,26 @@ class Moment:
         row = self._row(self._life, family, name)
         return self._shared(family).get(name) if row is None else Reference(*row[:3])
 
-    @cached_property
-    def _state(self) -> Outline:
-        return self.outline()
-
     def outline(self) -> Outline:
-        """Return the whole state as references: the newest checkpoint and the events after it."""
-        outline = Outline()
+        """Return the whole state as references."""
+        return Outline(self.seq, self.names, self.message_list().copy())
+
+    @cached_property
+    def names(self) -> Names:
+        """Where all names stand: as in the newest checkpoint, and by the events after it."""
         if self._life is None:
-            return outline
-        anchor = newest_anchor(self._cursor, self._life, self.seq)
-        if anchor.seq:
-            (frame,) = self._cursor.execute(
-                "select names from checkpoint where id = ?", (self._life.event_id(anchor.seq),)
-            ).fetchone()
-            outline = read_outline(anchor, frame)
-        for segment in self._life.until(self.seq, anchor.seq):
+            return Outline().names
+        seq, names = newest_names(self._cursor, self._life, self.seq)
+        outline = Outline(seq, names)
+        for segment in self._life.until(self.seq, seq):
             rows = self._cursor.execute(
-                "select id, kind, name, operand from event where id between ? and ?", segment.ids
-            ).fetchall()
-            kinds = {number: self.kind(number) for number in {row[1] for row in rows}}
-            for event_id, kind, name, operand in rows:
-                outline.apply(event_id & SEQ_MAX, kinds[kind], name, operand, self)
-        return outline
+                "select id & 0xffffffff, kind, name, operand from event"
+                f" where id between ? and ? and kind in {tuple(_NAME_KINDS)} and name is not null",
+                segment.ids,
+            )
+            events = ((seq, _NAME_KINDS[kind], name, operand) for seq, kind, name, operand in rows)
+            outline.apply_all(events, self)
+        return names
 
     def kind(self, number: int) -> str:
         """Return the name of a kind."""
@@ -213,15 +225,11 @@ class Moment:
         life = self._life
         if life is None or life.parent is None:
             return {}
-        outlines: dict[int, Outline] = self._database.cache("forks", 256)
-        if life.number not in outlines:
+        known: dict[int, Names] = self._database.cache("forks", 256)
+        if life.number not in known:
             shared = Moment(self._database, self._cursor, life.parent, life.fork)
-            outlines[life.number] = shared.outline()
-        return outlines[life.number].names[family]
-
-    def _found(self, reference: Reference, text: str | None) -> Found:
-        value = None if text is None else value_text(text, reference.operand)
-        return _found(reference, value)
+            known[life.number] = shared.names
+        return known[life.number][family]
 
     # Messages.
 
@@ -231,11 +239,17 @@ class Moment:
 
     def message_list(self) -> MessageList:
         """Return the list of messages as ranges; the caller must not change it."""
+        return self._list
+
+    @cached_property
+    def _list(self) -> MessageList:
         if self._life is None:
             return MessageList()
-        lists = self._database.cache("lists")
+        lists: dict[int, tuple[int, MessageList]] = self._database.cache("lists")
         known_seq, known = lists.get(self._life.number, (-1, None))
-        if known is None or not 0 <= self.seq - known_seq <= _TAIL_EVENTS_MAX:
+        if known is not None and known_seq == self.seq:
+            return known
+        if known is None or not 0 < self.seq - known_seq <= _TAIL_EVENTS_MAX:
             anchor = newest_anchor(self._cursor, self._life, self.seq)
             known_seq, known = anchor.seq, read_message_list(anchor)
         found = self._carry_on(known, known_seq)
@@ -259,60 +273,34 @@ class Moment:
         return [
             message
             for first, end in self.message_list().ordinals(start, stop)
-            for message in self.recorded(first, end)
+            for message in self.bodies.recorded(first, end)
         ]
+
+    def contents(self, start: int, stop: int) -> list[Any]:
+        """Return the messages with index start … stop - 1, decoded."""
+        found = [
+            self.bodies.contents(first, end)
+            for first, end in self.message_list().ordinals(start, stop)
+        ]
+        return found[0] if len(found) == 1 else list(chain.from_iterable(found))
 
     def recorded(self, first: int, end: int) -> list[tuple[int, str | None]]:
         """Return (seq, text of the event) for the messages with ordinal first … end - 1."""
-        assert self._life is not None
-        places = self._database.cache("places")  # up to where the messages of a life were read
-        ordinal, after = places.get(self._life.number, (None, 0))
-        if ordinal != first:
-            anchor = anchor_of(self._cursor, self._life, self.seq, first)
-            ordinal, after = anchor.messages, anchor.seq
-        rows = self._bodies(after, first - ordinal, end - first)
-        if rows:
-            places[self._life.number] = (first + len(rows), rows[-1][0] & SEQ_MAX)
-        plain, cursor = payload.TEXT, self._cursor
-        return [
-            (row[0] & SEQ_MAX, row[4] if row[1] == plain else text_of(cursor, Row(*row)))
-            for row in rows
-        ]
+        return self.bodies.recorded(first, end)
 
     def ordinal(self, seq: int) -> int:
         """Return how many messages were recorded before the one that event `seq` carries."""
+        return self.bodies.ordinal(seq)
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """The messages that this moment's life recorded, whether they are in the list or not."""
         assert self._life is not None
-        anchor = newest_anchor(self._cursor, self._life, seq - 1)
-        segments = self._life.until(seq - 1, anchor.seq)
-        return anchor.messages + sum(self._count_bodies(segment) for segment in segments)
+        return Bodies(self._database, self._cursor, self._life, self.seq)
 
     def ranges_at(self, seq: int) -> list[Range]:
         """Return the ranges of the message list as of `seq`."""
         return Moment(self._database, self._cursor, self._life, seq).message_list().ranges.copy()
-
-    def _bodies(self, after: int, skip: int, limit: int) -> list[Columns]:
-        """Return the rows of up to `limit` recorded messages, `skip` after those up to `after`."""
-        assert self._life is not None
-        found: list[Columns] = []
-        for segment in self._life.until(self.seq, after):
-            rows = self._cursor.execute(
-                f"{SELECT_ROW} id between ? and ? and {_BODY} limit ? offset ?",
-                (*segment.ids, limit - len(found), skip),
-            ).fetchall()
-            found += rows
-            if len(found) == limit:
-                break
-            if rows:
-                skip = 0
-            elif skip:
-                skip -= self._count_bodies(segment)
-        return found
-
-    def _count_bodies(self, segment: Segment) -> int:
-        count: int = self._cursor.execute(
-            f"select count(*) from event where id between ? and ? and {_BODY}", segment.ids
-        ).get
-        return count
 
     # Other moments, and the batches that lie between.
 
@@ -387,7 +375,3 @@ class Moment:
             else:
                 high = middle - 1
         return low
-
-
-def _found(reference: Reference, value: str | None) -> Found:
-    return Found(reference.seq, reference.created or 0, reference.operand, value)

@@ -1,6 +1,6 @@
 """Rows: how the payload of an event lies in the file, and the text it stands for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -90,10 +90,18 @@ def text_at(cursor: Cursor, event_id: int) -> str | None:
 
 def texts_at(cursor: Cursor, ids: Iterable[int]) -> dict[int, str | None]:
     """Return the texts of many events by id."""
-    wanted = orjson.dumps(sorted(ids)).decode()
+    wanted = sorted(ids)
+    return dict(zip(wanted, texts_of(cursor, wanted), strict=True))
+
+
+def texts_of(cursor: Cursor, ids: Sequence[int]) -> list[str | None]:
+    """Return the texts of many events, in the order of their ids."""
     rows = cursor.execute(
-        SELECT_ROW + "id in (select value from json_each(?))", (wanted,)
+        "select iif(encoding, null, data) from json_each(?) as wanted"
+        " left join event on event.id = wanted.value",
+        (orjson.dumps(ids).decode(),),
     ).fetchall()
-    return {
-        row[0]: row[4] if row[1] == payload.TEXT else text_of(cursor, Row(*row)) for row in rows
-    }
+    return [
+        text if type(text) is str else text_at(cursor, event_id)
+        for event_id, (text,) in zip(ids, rows, strict=True)
+    ]

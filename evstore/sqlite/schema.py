@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import apsw
 
 from evstore.errors import Corrupt, FromTheFuture, NotAStore, Unavailable
+
+if TYPE_CHECKING:  # The first store that is opened brings it, and `import evstore` does without.
+    from pathlib import Path
 
 APPLICATION_ID = 0x65767374  # "evst"
 # apsw types every column as a union of all that SQLite can hold, which would say nothing here.
@@ -18,8 +20,10 @@ Tell = Callable[[list[Any]], None]  # how an event loop is told what its tasks w
 Catalog = frozenset[tuple[str, str, str | None]]
 
 
-def folder() -> Path:
+def folder() -> "Path":
     """Return the schema folder: inside an installed package, beside it in a checkout."""
+    from pathlib import Path
+
     package = Path(__file__).parents[1]
     inside = package / "schema"
     return inside if inside.is_dir() else package.parent / "schema"

@@ -38,6 +38,16 @@ _MATCHES = (
     " where search match ? and search.rowid between stretch.value ->> 0 and stretch.value ->> 1"
     " order by rank, search.rowid desc limit ? offset ?"
 )
+# What the index lacks, and what it holds and should not; FTS5 keeps a row of `search_docsize` for
+# each text.
+_DIFFERENCES = {
+    "in the log and not in the search index": "from event where ?1 > 0 and "
+    + _BODY
+    + " and position <= ?1"
+    " and not exists (select 1 from search_docsize where search_docsize.id = event.id)",
+    "in the search index and not in the log": "from search_docsize where not exists (select 1"
+    " from event where event.id = search_docsize.id and " + _BODY + " and position <= ?)",
+}
 # A life and all that was forked from it, each with the seq up to which it shares what that life
 # recorded: those of them that live.
 _BRANCHES = (
@@ -93,6 +103,16 @@ def clear(cursor: Cursor) -> bool:
     cursor.execute("insert into search(search) values('delete-all')")
     cursor.execute("delete from follower where name = ?", (_FOLLOWER,))
     return had_begun
+
+
+def differences(cursor: Cursor) -> Iterator[tuple[int, int, str]]:
+    """Yield (session number, seq, what) where log and index differ, up to where this follows."""
+    for where, rows in _DIFFERENCES.items():
+        for number, seq, count in cursor.execute(
+            f"select id >> {SEQ_BITS}, min(id) & {SEQ_MAX}, count(*) {rows} group by 1",
+            (_position(cursor),),
+        ).fetchall():
+            yield number, seq, f"messages {where}: {count}"
 
 
 def _position(cursor: Cursor) -> int:

@@ -2,33 +2,21 @@
 
 from collections.abc import Callable, Iterator
 
-import attrs
 import orjson
 
 from evstore.chain import ZERO
 from evstore.errors import BadFile, Corrupt
-from evstore.events import ENDINGS, FAMILY, KINDS, OPERANDS, SESSION_RESTORED, SETS, value_text
-from evstore.sqlite import payload
+from evstore.events import ENDINGS, FAMILY, KINDS, OPERANDS, SESSION_RESTORED
+from evstore.sqlite import payload, search
 from evstore.sqlite.checkpoint import Anchor, read_outline
-from evstore.sqlite.database import Cursor, Database
-from evstore.sqlite.insert import inline_text, tip_at
-from evstore.sqlite.lives import SEQ_BITS, Life, by_number
+from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.derived import Refolded, Shared, wrong_names
+from evstore.sqlite.found import Finding
+from evstore.sqlite.insert import tip_at
+from evstore.sqlite.lives import SEQ_BITS, SEQ_MAX, Life, by_number
 from evstore.sqlite.log import newest_batches
-from evstore.sqlite.maintain import session_numbers
-from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import Row, text_of
-from evstore.state import Outline, Reference
-
-
-@attrs.frozen
-class Finding:
-    """Something that is not as it was recorded: where, which kind of thing, and what about it."""
-
-    session: str | None
-    seq: int | None
-    kind: str
-    what: str
-
+from evstore.state import Outline
 
 _GAPS = """
 select null, 'positions run from ' || min(position) || ' to ' || max(position) || ' in '
@@ -53,6 +41,17 @@ _FORK_KEYS = """
 select null, 'position ' || position || ' has a key and no events' from batch
 where last < first and key is not null
 """
+_EVENTS = f"""
+select id, encoding, delta, size, data, kind, name, base, operand, case
+  when (salt is null) <> (encoding = {payload.FORGOTTEN}) then 'its salt does not fit its encoding'
+  when (delta is null) = (encoding = {payload.DELTA}) then 'its delta does not fit its encoding'
+  when (session = id >> {SEQ_BITS} and id & {SEQ_MAX} between first and last) is not true
+  then 'it is not in batch ' || event.position end
+from event left join batch on batch.position = event.position where id between ? and ?
+"""
+_CHECKPOINTS = f"""
+select id & {SEQ_MAX}, messages, ranges, names from checkpoint where id between ? and ? order by id
+"""
 _ROW_CHECKS = {
     "position": _GAPS,
     "birth": _BIRTHS,
@@ -64,16 +63,18 @@ _ROW_CHECKS = {
 
 def check_rows(database: Database) -> Iterator[Finding]:
     """Yield gaps in the positions, and rows that belong to no batch or no session."""
-    try:
-        with database.snapshot() as cursor:
-            found = [
-                Finding(session, None, kind, what)
-                for kind, query in _ROW_CHECKS.items()
-                for session, what in cursor.execute(query).fetchall()
-            ]
-    except BadFile as error:
-        found = [Finding(None, None, "damage", str(error))]
-    yield from found
+    yield from _at_once(database, _check_rows)
+
+
+def _check_rows(cursor: Cursor) -> Iterator[Finding]:
+    for kind, query in _ROW_CHECKS.items():
+        for session, what in cursor.execute(query).fetchall():
+            yield Finding(session, None, kind, what)
+
+
+def _check_index(cursor: Cursor) -> Iterator[Finding]:
+    for number, seq, what in search.differences(cursor):
+        yield Finding(_id_of(cursor, number), seq, "search", what)
 
 
 def check_heads(database: Database) -> Iterator[Finding]:
@@ -82,7 +83,7 @@ def check_heads(database: Database) -> Iterator[Finding]:
 
 
 def check_derived(database: Database) -> Iterator[Finding]:
-    """Yield the columns, projections and checkpoints that the log does not bear out."""
+    """Yield what the log does not bear out of columns, projections, checkpoints and the index."""
     with database.snapshot() as cursor:
         kinds = cursor.execute("select number, name from kind order by number").fetchall()
     for number, name in kinds[: len(KINDS)]:
@@ -91,6 +92,17 @@ def check_derived(database: Database) -> Iterator[Finding]:
     yield from _each_life(
         database, lambda database, cursor, life: _Deriving(database, cursor, life).run()
     )
+    yield from _at_once(database, _check_index)
+
+
+def _at_once(database: Database, check: Callable[[Cursor], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a check finds in the whole file; no transaction is open while the caller looks."""
+    try:
+        with database.snapshot() as cursor:
+            found = list(check(cursor))
+    except BadFile as error:
+        found = [Finding(None, None, "damage", str(error))]
+    yield from found
 
 
 def _each_life(
@@ -98,7 +110,7 @@ def _each_life(
 ) -> Iterator[Finding]:
     """Yield what a check finds in each life; no transaction is open while the caller looks."""
     with database.snapshot() as cursor:
-        numbers = session_numbers(cursor)
+        numbers = [number for (number,) in cursor.execute("select number from session order by 1")]
     for number in numbers:
         with database.snapshot() as cursor:
             try:
@@ -146,130 +158,79 @@ class _Deriving:
         self._database = database
         self._cursor = cursor
         self._life = life
-        self._outline = Moment(database, cursor, life.parent, life.fork).outline()
-        self._moment = Moment(database, cursor, life)
-        self._values: dict[tuple[int, str], str | None] = {}
+        self._shared = Shared(database, cursor, life)
+        self._moment = Refolded(database, cursor, life)
+        self._outline = self._shared.outline
         self._ended: str | None = None
-        self._checkpoints = {
-            row[0]: row
-            for row in cursor.execute(
-                "select id & 0xffffffff, messages, ranges, names from checkpoint"
-                " where id between ? and ?",
-                life.lineage[-1].ids,
-            ).fetchall()
-        }
+        self._checkpoints = cursor.connection.cursor()
+        self._checkpoints.execute(_CHECKPOINTS, life.lineage[-1].ids)
+        self._checkpoint = self._checkpoints.fetchone()  # the next one that is to be reached
 
     def run(self) -> Iterator[Finding]:
-        events = self._cursor.connection.cursor().execute(
-            "select id, encoding, delta, size, data, kind, name, base, operand, position, salt"
-            " from event where id between ? and ?",
-            self._life.lineage[-1].ids,
-        )
-        positions = self._positions()
-        for *stored, kind, name, base, operand, position, salt in events:
-            row = Row(*stored)
-            seq = row.id - (self._life.number << SEQ_BITS)
-            named = self._moment.kind(kind)
-            text = text_of(self._cursor, row)
-            expected = self._expected(named, name, text, operand)
-            found = (base, operand, row.size, row.encoding == payload.FORGOTTEN)
-            yield from self._compare(seq, "event", expected, found)
-            if (salt is None) != (row.encoding == payload.FORGOTTEN):
-                yield Finding(self._life.shown, seq, "event", "its salt does not fit its encoding")
-            if (row.delta is None) != (row.encoding != payload.DELTA):
-                yield Finding(self._life.shown, seq, "event", "its delta does not fit its encoding")
-            if not any(first <= seq <= last for first, last in positions.get(position, ())):
-                yield Finding(self._life.shown, seq, "event", f"it is not in batch {position}")
-            self._apply(seq, named, name, operand, text)
-            yield from self._check_checkpoint(seq)
+        kinds, plain, outline = self._database.cache("kinds"), payload.TEXT, self._outline
+        events = self._cursor.connection.cursor().execute(_EVENTS, self._life.lineage[-1].ids)
+        for event_id, encoding, delta, size, data, kind, name, base, operand, misfit in events:
+            seq = event_id & SEQ_MAX
+            named = kinds.get(kind) or self._moment.kind(kind)
+            text: str | None = data
+            if encoding != plain or type(data) is not str:
+                text = text_of(self._cursor, Row(event_id, encoding, delta, size, data))
+            stored = (base, operand, size)
+            # Of what was forgotten nothing is left to compare with.
+            expected = stored if text is None else self._expected(named, name, text)
+            if stored != expected or misfit is not None:
+                yield from self._compare(seq, expected, stored, misfit)
+            outline.apply(seq, named, name, operand, self._moment)
+            if named in ENDINGS:
+                self._ended = named
+            elif named == SESSION_RESTORED:
+                self._ended = None
+            if self._checkpoint is not None and self._checkpoint[0] <= seq:
+                yield from self._check_checkpoints(seq)
+        yield from self._check_checkpoints(SEQ_MAX + 1)
         yield from self._check_names()
         yield from self._check_session()
-        for seq in self._checkpoints:
-            yield Finding(
-                self._life.shown, seq, "checkpoint", "it is of a moment that is not there"
-            )
-
-    def _positions(self) -> dict[int, list[tuple[int, int]]]:
-        found: dict[int, list[tuple[int, int]]] = {}
-        for position, first, last in self._cursor.execute(
-            "select position, first, last from batch where session = ?", (self._life.number,)
-        ).fetchall():
-            found.setdefault(position, []).append((first, last))
-        return found
 
     def _expected(
-        self, kind: str, name: str | None, text: str | None, operand: int | None
-    ) -> tuple[int | None, int | None, int | None, bool]:
-        """Return what base, operand, size and forgottenness of an event must be."""
-        if text is None:
-            return None, operand, None, True
+        self, kind: str, name: str | None, text: str
+    ) -> tuple[int | None, int | None, int]:
+        """Return what base, operand and size of an event must be."""
         family = FAMILY.get(kind)
         before = self._outline.names[family].get(name or "") if family else None
-        number = None
-        if kind in OPERANDS:
-            number = orjson.loads(text).get(OPERANDS[kind])
-        return before.seq if before else None, number, len(text.encode()), False
+        operand, key = None, OPERANDS.get(kind)
+        if key is not None and (key in text or "\\" in text):  # where it may be written escaped
+            operand = orjson.loads(text).get(key)
+        size_bytes = len(text) if text.isascii() else len(text.encode())
+        return before.seq if before else None, operand, size_bytes
 
     def _compare(
-        self, seq: int, kind: str, expected: tuple[object, ...], found: tuple[object, ...]
+        self, seq: int, expected: Columns, stored: Columns, misfit: str | None
     ) -> Iterator[Finding]:
-        columns = ("base", "operand", "size", "forgotten")
-        for column, wanted, stored in zip(columns, expected, found, strict=True):
-            if wanted != stored and not (expected[-1] and column in ("base", "size")):
-                what = f"{column} is {stored} where the log says {wanted}"
-                yield Finding(self._life.shown, seq, kind, what)
+        for column, wanted, found in zip(
+            ("base", "operand", "size"), expected, stored, strict=True
+        ):
+            if wanted != found:
+                what = f"{column} is {found} where the log says {wanted}"
+                yield Finding(self._life.shown, seq, "event", what)
+        if misfit is not None:
+            yield Finding(self._life.shown, seq, "event", misfit)
 
-    def _apply(
-        self, seq: int, kind: str, name: str | None, operand: int | None, text: str | None
-    ) -> None:
-        self._outline.apply(seq, kind, name, operand, self._moment)
-        family = FAMILY.get(kind)
-        if family is not None and name is not None:
-            is_set = kind in SETS.values() and text is not None
-            value = value_text(text, operand).encode() if is_set and text else None
-            self._values[family, name] = inline_text(value)
-        if kind in ENDINGS:
-            self._ended = kind
-        elif kind == SESSION_RESTORED:
-            self._ended = None
-
-    def _check_checkpoint(self, seq: int) -> Iterator[Finding]:
-        stored = self._checkpoints.pop(seq, None)
-        if stored is None:
-            return
-        *anchor, names = stored
-        if not _same_outline(read_outline(Anchor(*anchor), names), self._outline):
-            what = "it is not the state at its sequence"
-            yield Finding(self._life.shown, seq, "checkpoint", what)
+    def _check_checkpoints(self, seq: int) -> Iterator[Finding]:
+        """Compare the checkpoint at a sequence with the state, after those that are of none."""
+        while self._checkpoint is not None and self._checkpoint[0] <= seq:
+            *anchor, names = self._checkpoint
+            what = None
+            if anchor[0] < seq:
+                what = "it is of a moment that is not there"
+            elif not _same_outline(read_outline(Anchor(*anchor), names), self._outline):
+                what = "it is not the state at its sequence"
+            if what is not None:
+                yield Finding(self._life.shown, anchor[0], "checkpoint", what)
+            self._checkpoint = self._checkpoints.fetchone()
 
     def _check_names(self) -> Iterator[Finding]:
-        expected: dict[tuple[int, str], tuple[object, ...]] = {
-            (family, name): (*self._outline.names[family][name], value)
-            for (family, name), value in self._values.items()
-        }
-        rows = self._cursor.execute(
-            "select family, name, seq, created, operand, value from variable where session = ?",
-            (self._life.number,),
-        ).fetchall()
-        for family, name, *found in rows:
-            wanted = expected.pop((family, name), None)
-            if wanted is None and found[0] <= self._life.fork:
-                wanted = self._copied(family, name)
-            if wanted != tuple(found):
-                what = f"{name!r} is {tuple(found)} where the log says {wanted}"
-                yield Finding(self._life.shown, found[0], "variable", what)
-        for family, name in expected:
-            seq = self._outline.names[family][name].seq
-            yield Finding(self._life.shown, seq, "variable", f"{name!r} is missing")
-
-    def _copied(self, family: int, name: str) -> tuple[object, ...] | None:
-        """Return what a fork's own row of shared metadata must be."""
-        shared = Moment(self._database, self._cursor, self._life.parent, self._life.fork)
-        reference: Reference | None = shared.references(family).get(name)
-        found = shared.variable(family, name)
-        if reference is None or found is None:
-            return None
-        return (*reference, inline_text((found.text or "").encode()))
+        for wrong in wrong_names(self._cursor, self._life, self._outline, self._shared):
+            yield Finding(self._life.shown, wrong.seq, "variable", wrong.what)
 
     def _check_session(self) -> Iterator[Finding]:
         ended = self._cursor.execute(

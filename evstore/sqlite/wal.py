@@ -7,7 +7,6 @@ leaves behind belongs to no commit, and the next ones overwrite it; the store it
 """
 
 import os
-from contextlib import suppress
 
 import apsw
 
@@ -39,13 +38,15 @@ class Wal:
 
     def care(self, *, durable: bool) -> None:
         """Do after a commit what the log needs by now; raises apsw.Error where the disk fails."""
-        with suppress(apsw.BusyError, apsw.LockedError):  # Another process is at it.
+        try:
             if self._pages >= PAGES:  # As far as readers allow; then the log begins anew.
                 self._cursor.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             elif durable and self._pages + _SPARE_PAGES > self._warm_pages:
                 self._commits += 1
                 if self._commits > WARM_AFTER_COMMITS:
                     self._warm()
+        except (apsw.BusyError, apsw.LockedError):
+            pass  # Another process is at it.
 
     def _warm(self) -> None:
         self._warm_pages = os.path.getsize(self._path) // _FRAME_BYTES

@@ -58,10 +58,10 @@ from evstore.sqlite.log import batch_events
 from evstore.sqlite.read import Moment
 
 Decision = Callable[[Moment], Said]
-_TARGETING = (MESSAGE_REMOVED, MESSAGE_REPLACED)
+_TARGETING = frozenset({MESSAGE_REMOVED, MESSAGE_REPLACED})
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Draft:
     """What one batch is to say, by whom, and on what condition.
 
@@ -114,6 +114,7 @@ class Recorded(NamedTuple):
                 self.cause,
                 self.life.id,
                 self.life.uid.hex(),
+                body.version,
             )
             for index, (body, *_) in enumerate(self.prepared)
         ]
@@ -124,120 +125,115 @@ def prepare(database: Database, drafts: Sequence[Draft]) -> Callable[[Cursor], l
 
     It raises Conflict, SessionNotFound, TooMany and TooLarge.
     """
-    return partial(_append, database, [(draft, *_make_ready(database, draft)) for draft in drafts])
+    return partial(_append, [_Appending(database, draft) for draft in drafts])
 
 
-def _append(database: Database, ready: Sequence[tuple[Any, ...]], cursor: Cursor) -> list[Recorded]:
-    recorded = []
-    for draft, said, birth, prepared in ready:
-        life, lease = _find_life(database, cursor, draft)
-        appending = _Appending(database, cursor, draft, said, life, lease)
-        recorded.append(appending.run(birth, prepared))
-    return recorded
+def _append(appendings: Sequence["_Appending"], cursor: Cursor) -> list[Recorded]:
+    return [appending.run(cursor) for appending in appendings]
 
 
 def _find_life(
-    database: Database, cursor: Cursor, draft: Draft
+    database: Database, cursor: Cursor, draft: Draft, now_us: int
 ) -> tuple[Life | None, Lease | None]:
     """Return the life that a batch continues, and its lease; without a life it is a birth.
 
     A life whose deadline has passed gives its id up first.
     """
-    now_us = draft.clock()
-    if draft.life is not None and not draft.revives:
-        now = cached_standing(database, cursor, draft.life)
-        now.check(draft.session_id, now_us)
-        return draft.life, now.lease
+    life = draft.life
+    if life is not None and not draft.revives:
+        now = cached_standing(database, cursor, life)
+        if now.ended is not None or now.lease is not None:
+            now.check(draft.session_id, now_us)
+        return life, now.lease
     current = holder(database, cursor, draft.session_id)
     lease = cached_standing(database, cursor, current).lease if current else None
     if current is not None and lease is not None and lease.expires_us <= now_us:
         expire(database, cursor, draft, current)
         current = lease = None
-    return (draft.life, None) if draft.life else (current, lease)
+    return (life, None) if life else (current, lease)
 
 
 def expire(database: Database, cursor: Cursor, draft: Draft, life: Life) -> None:
     """Record that the deadline of a life has passed, which frees its id."""
-    ending = Draft(life.shown, life, (), draft.limits, draft.durability, draft.clock, draft.actor)
-    said = said_by(draft.actor, None, None)
-    prepared = _prepare(database, life, [mark(SESSION_EXPIRED)], said)
-    _Appending(database, cursor, ending, said, life, None).run([], prepared)
-
-
-def _make_ready(
-    database: Database, draft: Draft
-) -> tuple[bytes, list[Prepared | Later], list[Prepared | Later] | None]:
-    """Do what can be done before the lock: the birth and the bodies, encoded and hashed."""
-    said = said_by(draft.actor, draft.cause, draft.key)
-    prepared = None if callable(draft.say) else _prepare(database, draft.life, draft.say, said)
-    return said, _prepare(database, None, draft.birth, said), prepared
+    said = [mark(SESSION_EXPIRED)]
+    ending = Draft(life.shown, life, said, draft.limits, draft.durability, draft.clock, draft.actor)
+    _Appending(database, ending).go_on(cursor, life, None, draft.clock())
 
 
 def _prepare(
     database: Database, life: Life | None, bodies: Said, said: bytes
 ) -> list[Prepared | Later]:
+    """Do what can be done before the lock: encode and hash the bodies."""
     salts = os.urandom(16 * len(bodies))
-    return [
-        body
-        if callable(body)
-        else _prepared(database, life, body, salts[16 * index : 16 * index + 16], said)
-        for index, body in enumerate(bodies)
-    ]
+    prepared: list[Prepared | Later] = []
+    for index, body in enumerate(bodies):
+        if callable(body):
+            prepared.append(body)
+        else:
+            salt = salts[16 * index : 16 * index + 16]
+            prepared.append(_prepared(database, life, body, salt, said))
+    return prepared
 
 
 def _prepared(
     database: Database, life: Life | None, body: Body, salt: bytes, said: bytes
 ) -> Prepared:
-    encoded = chains.encode(database, life, body)
     hashed = leaf(salt, body.kind, body.name, body.text, said)
-    return Prepared(body, encoded, salt, hashed)
+    return Prepared(body, chains.encode(database, life, body), salt, hashed)
 
 
 class _Appending:
-    """One append under the lock: what was read stays true until the commit."""
+    """One append: what can be done before the lock, and then what is decided under it.
 
-    def __init__(
-        self,
-        database: Database,
-        cursor: Cursor,
-        draft: Draft,
-        said: bytes,
-        life: Life | None,
-        lease: Lease | None,
-    ) -> None:
+    What was read there stays true until the commit.
+    """
+
+    def __init__(self, database: Database, draft: Draft) -> None:
+        said = draft.say
         self._database = database
-        self._cursor = cursor
         self._draft = draft
-        self._said = said
+        self._said = said_by(draft.actor, draft.cause, draft.key)
+        self._birth = _prepare(database, None, draft.birth, self._said) if draft.birth else []
+        self._prepared = (
+            None if callable(said) else _prepare(database, draft.life, said, self._said)
+        )
+
+    def run(self, cursor: Cursor) -> Recorded:
+        """Return the batch as recorded: newly, before under the same key, or not at all."""
+        now_us = self._draft.clock()
+        return self.go_on(cursor, *_find_life(self._database, cursor, self._draft, now_us), now_us)
+
+    def go_on(
+        self, cursor: Cursor, life: Life | None, lease: Lease | None, now_us: int
+    ) -> Recorded:
+        """Go on where it is known which life it is, if any."""
+        draft, database = self._draft, self._database
+        self._cursor = cursor
         self._life = life
         self._lease = lease
         self._newest = newest(database, cursor)
         self._tip = UNBORN if life is None else cached_tip(database, cursor, life)
-        self._now_us = max(draft.clock(), self._newest.time_us, self._tip.time_us + 1)
-        self._moment = Moment(database, cursor, life, None, self._now_us)
-
-    def run(
-        self, birth: list[Prepared | Later], prepared: list[Prepared | Later] | None
-    ) -> Recorded:
-        """Return the batch as recorded: newly, before under the same key, or not at all."""
-        draft = self._draft
-        seen = self._seen_before()
+        self._now_us = max(now_us, self._newest.time_us, self._tip.time_us + 1)
+        moment = Moment(database, cursor, life, None, self._now_us)
+        prepared = self._prepared
+        seen = None if draft.key is None else self._seen_before()
         if seen is not None:
             return self._same(seen, prepared or [])
         if draft.expect is not ANY and draft.expect != self._tip.head:
             raise Conflict(draft.session_id, draft.expect, self._tip.head)
         if prepared is None:
             assert callable(draft.say)
-            said = draft.say(self._moment)
-            prepared = _prepare(self._database, self._life, said, self._said)
+            prepared = _prepare(database, life, draft.say(moment), self._said)
         if not prepared:
-            return Recorded(self._life, 0, 0, 0, None, None)
-        front = birth if self._life is None else []
-        items = [*front, *prepared]
+            return Recorded(life, 0, 0, 0, None, None)
+        front = self._birth if life is None else []
         first = self._tip.head + 1
-        return self._record(first, self._resolve(items, first + len(front)))
+        items = [*front, *prepared]
+        return self._record(moment, first, self._resolve(items, first + len(front)))
 
-    def _resolve(self, items: Sequence[Prepared | Later], first: int) -> list[Prepared]:
+    def _resolve(self, items: list[Any], first: int) -> list[Prepared]:
+        if not any(map(callable, items)):
+            return items
         return [
             _prepared(self._database, self._life, item(first), os.urandom(16), self._said)
             if callable(item)
@@ -248,7 +244,7 @@ class _Appending:
     # Idempotency.
 
     def _seen_before(self) -> int | None:
-        if self._draft.key is None or self._life is None:
+        if self._life is None:
             return None
         position: int | None = self._cursor.execute(
             "select position from batch where session = ? and key = ?",
@@ -266,8 +262,7 @@ class _Appending:
         bodies = [item.body for item in self._resolve(prepared, events[0].seq + front)]
         said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
         recorded = [
-            _content(event.kind, event.name, event.text, operand(event.kind, event.data))
-            for event in events[front:]
+            _content(event.kind, event.name, event.text, operand(event)) for event in events[front:]
         ]
         if said != recorded:
             expected = f"the events first recorded under key {self._draft.key!r}"
@@ -276,17 +271,18 @@ class _Appending:
 
     # The record.
 
-    def _record(self, first: int, prepared: list[Prepared]) -> Recorded:
+    def _record(self, moment: Moment, first: int, prepared: list[Prepared]) -> Recorded:
         draft = self._draft
-        self._check_targets(first, prepared)
         position, time_us = self._newest.position + 1, self._now_us
-        layout = lay_out(self._database, self._cursor, self._moment, first, prepared, position)
+        layout = lay_out(self._database, self._cursor, moment, first, prepared, position)
+        if not _TARGETING.isdisjoint(layout.kinds):
+            self._check_targets(moment, first, prepared)
         if layout.named:
-            self._check_limits(layout)
+            self._check_limits(moment, layout)
         life, origin = self._life, None
         if life is None:
             life, origin = self._bear(time_us, position)
-        leaves = [(item.body.kind, item.body.version, item.leaf) for item in prepared]
+        leaves = [(body.kind, body.version, hashed) for body, _, _, hashed in prepared]
         hashed = link(self._tip.link, life.uid, first, time_us, leaves, origin)
         row = BatchRow(
             position,
@@ -300,7 +296,8 @@ class _Appending:
             hashed,
         )
         begins = self._life is None or draft.revives
-        _renew(self._database, self._cursor, draft, life, self._lease, begins=begins)
+        if begins or self._lease is not None or draft.ttl is not None:
+            _renew(self._database, self._cursor, draft, life, self._lease, begins=begins)
         insert(self._database, self._cursor, life, row, layout)
         return Recorded(life, position, time_us, first, draft.actor, draft.cause, prepared)
 
@@ -310,7 +307,7 @@ class _Appending:
         life = insert_session(self._database, self._cursor, birth, None, position)
         return life, birth.origin(draft.actor, draft.cause)
 
-    def _check_targets(self, first: int, prepared: list[Prepared]) -> None:
+    def _check_targets(self, moment: Moment, first: int, prepared: list[Prepared]) -> None:
         """A message named by its seq may have gone since the batch was begun."""
         if callable(self._draft.say):
             return
@@ -318,31 +315,31 @@ class _Appending:
             seq = item.body.operand
             if seq is None or seq >= first or item.body.kind not in _TARGETING:
                 continue
-            if not self._moment.message_list().holds(self._moment.ordinal(seq)):
+            if not moment.message_list().holds(moment.ordinal(seq)):
                 raise Conflict(self._draft.session_id, f"message {seq}", "gone")
 
-    def _check_limits(self, layout: Layout) -> None:
+    def _check_limits(self, moment: Moment, layout: Layout) -> None:
         limits = self._draft.limits
         if VARIABLE_SET in layout.kinds:
             growth = layout.growth(VARIABLES, self._now_us)
-            count = self._moment.count(VARIABLES) + growth if growth > 0 else 0
+            count = moment.count(VARIABLES) + growth if growth > 0 else 0
             if count > limits.variables_max:
                 raise TooMany("variables", count, limits.variables_max)
         if METADATA_SET in layout.kinds:
-            size_bytes = self._metadata_bytes(layout)
+            size_bytes = _metadata_bytes(moment, layout)
             if size_bytes > limits.metadata_bytes_max:
                 what = "the metadata of a session"
                 raise TooLarge(what, size_bytes, limits.metadata_bytes_max)
 
-    def _metadata_bytes(self, layout: Layout) -> int:
-        sizes = {
-            name: len((found.text or "").encode())
-            for name, found in self._moment.variables(METADATA).items()
-        }
-        for (family, name), named in layout.named.items():
-            if family == METADATA:
-                sizes[name] = len(named.value or b"")
-        return sum(sizes.values())
+
+def _metadata_bytes(moment: Moment, layout: Layout) -> int:
+    sizes = {
+        name: len((found.text or "").encode()) for name, found in moment.variables(METADATA).items()
+    }
+    for (family, name), named in layout.named.items():
+        if family == METADATA:
+            sizes[name] = len(named.value or b"")
+    return sum(sizes.values())
 
 
 def _renew(
@@ -378,7 +375,7 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
     Raises Taken where the id lives, and NoSuchMoment where `at` is not there.
     """
     with database.writing(draft.durability) as cursor:
-        _find_life(database, cursor, draft)
+        _find_life(database, cursor, draft, draft.clock())
         last = newest(database, cursor)
         parent = origin.recorder(at)
         head = cached_tip(database, cursor, origin).head
@@ -393,6 +390,6 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
         hashed = link(shared.link, life.uid, at + 1, time_us, (), born)
         who = (draft.actor, draft.cause, None)
         row = BatchRow(position, life.number, at + 1, at, time_us, *who, hashed)
-        insert(database, cursor, life, row, Layout())
+        insert(database, cursor, life, row, Layout(life, []))
         _renew(database, cursor, draft, life, None, begins=True)
         return life

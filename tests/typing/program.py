@@ -33,6 +33,13 @@ def use(path: Path) -> int:
         return store.stats().events
 
 
+def take_up(trip: evstore.Session) -> None:
+    """What was recorded in an older form is read in a newer one."""
+    evstore.upcast("app.order.placed", 1)(lambda order: order | {"currency": "EUR"})
+    assert_type(trip.record("app.order.placed", {}, version=1), Sequence[evstore.Event])
+    assert_type(next(trip.events()).version, int)
+
+
 def use_doors(trip: evstore.Session) -> None:
     """Variables are a mapping of text to anything, messages a sequence."""
     trip.variables["budget"] = 1200

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.bench import appends, fresh, growth, reads, together
+from tools.bench import appends, carrying, fresh, growth, reads, together
 from tools.bench.bench import Bench, Workload
 from tools.bench.report import Report
 from tools.bench.targets import TARGETS, Figure, Point, Target
@@ -42,6 +42,8 @@ WORKLOADS: dict[str, Workload] = {
     "sessions": growth.sessions,
     "past": reads.past,
     "care": reads.care,
+    "migrating": carrying.migrating,
+    "mending": carrying.mending,
     "memory": fresh.memory,
     "events": growth.events,
 }

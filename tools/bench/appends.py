@@ -8,6 +8,7 @@ from typing import Literal
 import evstore
 from tools.bench.bare import Bare, ByHand, Floor
 from tools.bench.bench import MESSAGE, VALUE, Bench
+from tools.bench.by_hand import Rows
 from tools.bench.measured import Work, interleave
 from tools.bench.targets import Figure, Point
 
@@ -46,7 +47,11 @@ class Stores:
 
     def set(self) -> None:
         """Set one of the variables of one session."""
-        self.variable.variables.set(f"name{next(self.turn) % NAMES}", VALUE)
+        self.variable.variables.set(self.name(), VALUE)
+
+    def name(self) -> str:
+        """Return the next of some names."""
+        return f"name{next(self.turn) % NAMES}"
 
     def append_in_turn(self) -> None:
         """Append one message to the next of many sessions."""
@@ -65,7 +70,9 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
         fresh = Bare(folder / "fresh-full.db", "full", MESSAGE, 0)
         by_hand = ByHand(folder / "by-hand.db", MESSAGE, stores.warm)
         floor = Floor(folder / "floor")
-        for each in (bare, value, fresh, by_hand, floor):
+        rows = Rows(folder / "rows-full.db", "full", MESSAGE, stores.warm)
+        value_rows = Rows(folder / "value-rows-full.db", "full", VALUE, stores.warm)
+        for each in (bare, value, fresh, by_hand, floor, rows, value_rows):
             stack.enter_context(closing(each))
         works: dict[str, Work] = {
             "floor": floor.write,
@@ -73,6 +80,8 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
             "bare value": value.insert,
             "bare, fresh log": fresh.insert,
             "by hand": by_hand.insert,
+            "rows": rows.append,
+            "value rows": lambda: value_rows.set(stores.name()),
             "message": stores.append,
             "variable": stores.set,
             "sessions": stores.append_in_turn,
@@ -80,6 +89,8 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
         took = interleave(works, bench.rounds, bench.usual(CALLS), {"bare, fresh log": fresh.renew})
     yield Figure("flush", took.ratio("bare", "floor"), samples=took.summaries())
     yield Figure("sqlite3", took.ratio("by hand", "bare"))
+    yield Figure("message_rows_full", took.ratio("rows", "bare"))
+    yield Figure("variable_rows_full", took.ratio("value rows", "bare value"))
     yield Figure("message_full", took.ratio("message", "bare"))
     yield Figure("message_fresh", took.ratio("message", "bare, fresh log"))
     yield Figure("variable_full", took.ratio("variable", "bare value"))
@@ -92,15 +103,21 @@ def normal(bench: Bench) -> Iterator[Figure | Point]:
         stores = Stores(bench, "normal", stack)
         bare = Bare(bench.folder / "bare-normal.db", "normal", MESSAGE, stores.warm)
         value = Bare(bench.folder / "value-normal.db", "normal", VALUE, stores.warm)
-        stack.enter_context(closing(bare))
-        stack.enter_context(closing(value))
+        rows = Rows(bench.folder / "rows-normal.db", "normal", MESSAGE, stores.warm)
+        value_rows = Rows(bench.folder / "value-rows-normal.db", "normal", VALUE, stores.warm)
+        for each in (bare, value, rows, value_rows):
+            stack.enter_context(closing(each))
         works: dict[str, Work] = {
             "bare": bare.insert,
             "bare value": value.insert,
+            "rows": rows.append,
+            "value rows": lambda: value_rows.set(stores.name()),
             "message": stores.append,
             "variable": stores.set,
         }
         took = interleave(works, bench.rounds, bench.usual(CALLS * 4))
+    yield Figure("message_rows_normal", took.ratio("rows", "bare"))
+    yield Figure("variable_rows_normal", took.ratio("value rows", "bare value"))
     yield Figure("message_normal", took.ratio("message", "bare"), samples=took.summaries())
     yield Figure("variable_normal", took.ratio("variable", "bare value"))
     yield Figure("rate_normal", took.rate("message"))
@@ -111,6 +128,7 @@ def batches(bench: Bench) -> Iterator[Figure | Point]:
     with (
         evstore.open(bench.folder / "batches.db") as store,
         closing(Bare(bench.folder / "bare-batches.db", "full", MESSAGE, 100)) as bare,
+        closing(Rows(bench.folder / "rows-batches.db", "full", MESSAGE)) as rows,
     ):
         session = store.session("batches")
 
@@ -120,7 +138,9 @@ def batches(bench: Bench) -> Iterator[Figure | Point]:
 
         works: dict[str, Work] = {
             "executemany": lambda: bare.insert_many(BATCH_EVENTS),
+            "rows": lambda: rows.append_many(BATCH_EVENTS),
             "batch": batch,
         }
         took = interleave(works, bench.rounds, 4)
+    yield Figure("batch_rows", took.ratio("rows", "executemany"), BATCH_EVENTS)
     yield Figure("batch", took.ratio("batch", "executemany"), BATCH_EVENTS, took.summaries())

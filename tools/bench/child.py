@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import evstore
+from evstore import replay
+from evstore.agent import SessionManager
 from evstore.transfer import export_lines
 from tools.bench.bench import MESSAGE
 
@@ -118,6 +120,26 @@ def export_all(path: str) -> None:
     _say(peak_bytes=_peak_bytes(), size_bytes=size_bytes)
 
 
+def migrate_all(path: str, target: str) -> None:
+    """Copy a store into a new file, and say how long that took and how much memory."""
+    with evstore.open(path, read_only=True) as store:
+        start = time.perf_counter()
+        replay.migrate(store, target)
+        took_s = time.perf_counter() - start
+    _say(peak_bytes=_peak_bytes(), took_s=took_s)
+
+
+def manage_all(path: str, sessions: int, value_bytes: int) -> None:
+    """Set and read a variable of many sessions by a manager; say how much memory that took."""
+    read_bytes = 0
+    with evstore.open(path, durability="normal") as store, SessionManager(store) as manager:
+        for number in range(sessions):
+            manager.set_variable(f"session-{number}", "profile", "x" * value_bytes)
+        for number in range(sessions):
+            read_bytes += len(manager.get_variable(f"session-{number}", "profile"))
+    _say(peak_bytes=_peak_bytes(), read_bytes=read_bytes)
+
+
 def _peak_bytes() -> int:
     """Return the most memory this program ever had.
 
@@ -161,7 +183,17 @@ def watch_idly(path: str, watchers: int, duration_s: float) -> None:
 
 ACTS: dict[str, Callable[..., None]] = {
     act.__name__: act
-    for act in (append, open_and_read, read_last, list_all, export_all, watch, watch_idly)
+    for act in (
+        append,
+        open_and_read,
+        read_last,
+        list_all,
+        export_all,
+        migrate_all,
+        manage_all,
+        watch,
+        watch_idly,
+    )
 }
 
 if __name__ == "__main__":

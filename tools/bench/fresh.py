@@ -13,6 +13,7 @@ from tools.bench.targets import Figure, Point
 MESSAGES = 1_000_000
 SESSIONS = 100_000
 FILE_BYTES = 1 << 30
+VALUE_BYTES = 500
 COMMITS = 200
 WATCHERS = 100
 TIMES = 3
@@ -33,6 +34,9 @@ def memory(bench: Bench) -> Iterator[Figure | Point]:
             for _ in range(min(TIMES, bench.rounds))
         ]
         yield Figure(f"memory_{name}", spread(peaks), size)
+    new = str(bench.folder / "managed.db")
+    found = child.run("manage_all", path=new, sessions=sessions, value_bytes=VALUE_BYTES)
+    yield Figure("memory_managed", spread([found["peak_bytes"] / 1e6]), sessions)
 
 
 def watching(bench: Bench) -> Iterator[Figure | Point]:

@@ -23,6 +23,7 @@ NAMES = (10, 100, 1000, 10_000)
 SIZES_BYTES = (100, 1000, 10_000, 100_000, 1_000_000)
 PROCESSES = (1, 2, 4, 8)
 OPENED_TIMES = 10
+_PIECE_BYTES = 1 << 20
 
 
 def events(bench: Bench) -> Iterator[Figure | Point]:
@@ -33,6 +34,8 @@ def events(bench: Bench) -> Iterator[Figure | Point]:
     yield Figure("open", spread(opened[sizes[-1]]).times(1e-3), sizes[-1])
     for size, took_us in opened.items():
         yield Point("events", "open and read", size, spread(took_us))
+    for path in paths.values():  # what was opened without it comes back into memory
+        _read_through(path)
     with ExitStack() as stack:
         works: dict[str, Work] = {}
         for size, path in paths.items():
@@ -63,6 +66,12 @@ def _steps(session: evstore.Session, size: int) -> dict[str, Work]:
 def _opened_us(path: Path, bench: Bench) -> list[float]:
     times = min(OPENED_TIMES, bench.rounds)
     return [child.run("open_and_read", path=str(path))["took_us"] for _ in range(times)]
+
+
+def _read_through(path: Path) -> None:
+    with path.open("rb") as file:
+        while file.read(_PIECE_BYTES):
+            pass
 
 
 def _grown(

@@ -1,5 +1,6 @@
 """What reading costs, now and in the past, and what taking care of a log costs."""
 
+import os
 import random
 import subprocess
 import sys
@@ -8,6 +9,10 @@ from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+import apsw
+import orjson
 
 import evstore
 from evstore import replay
@@ -23,6 +28,14 @@ SLICE = 20
 LONG_EVENTS = 1_000_000
 TURNS = 200
 FIELDS = 1000  # of about a hundred bytes each
+_PACKAGES = "import apsw, attrs, hashlib, logging, orjson, threading, zstandard"
+_FIRST = """
+import sys, evstore
+with evstore.open(sys.argv[1]) as store:
+    session = store.session("first")
+    session.messages.append({"role": "user", "content": "Three days in Rome."})
+    session.messages[0]
+"""
 
 
 def reads(bench: Bench) -> Iterator[Figure | Point]:
@@ -45,11 +58,19 @@ def reads(bench: Bench) -> Iterator[Figure | Point]:
         loads: dict[str, Work] = {
             "rows": lambda: bare.load(loaded),
             "messages": lambda: session.messages[:],
+            "by hand": lambda: store.engine.database.ask(_loaded_by_hand),
         }
         load = interleave(loads, bench.rounds, 1)
     yield Figure("variable", took.each("variable"), samples=took.summaries())
     yield Figure("variable_view", took.each("view"))
     yield Figure("load", load.ratio("messages", "rows"), loaded, load.summaries())
+    yield Figure("load_floor", load.ratio("by hand", "rows"), loaded)
+
+
+def _loaded_by_hand(cursor: apsw.Cursor) -> list[Any]:
+    """Read and decode the messages of a store that holds nothing else, without evstore."""
+    query = "select data from event where kind = 5 order by id"
+    return [orjson.loads(text)["message"] for (text,) in cursor.execute(query)]
 
 
 def past(bench: Bench) -> Iterator[Figure | Point]:
@@ -146,15 +167,24 @@ def care(bench: Bench) -> Iterator[Figure | Point]:
 
 
 def imports(bench: Bench) -> Iterator[Figure | Point]:
-    """Measure what `import evstore` adds to starting Python."""
+    """Measure what `import evstore`, and a first append and read, add to starting Python.
 
-    def start(program: str) -> None:
-        subprocess.run([sys.executable, "-c", program], check=True)
+    Modules are compiled once, as for an installed package, whatever this environment says of that.
+    """
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{bench.folder}/bytecode"}
+    paths = (str(bench.folder / f"first-{number}.db") for number in count())
+
+    def start(program: str, *arguments: str) -> None:
+        command = [sys.executable, "-c", program, *arguments]
+        subprocess.run(command, env=os.environ | compiled, check=True)
 
     works: dict[str, Work] = {
         "bare": lambda: start(""),
-        "evstore": lambda: start("import evstore"),
+        "import_packages": lambda: start(_PACKAGES),
+        "import": lambda: start("import evstore"),
+        "import_first": lambda: start(_FIRST, next(paths)),
     }
     took = interleave(works, bench.rounds, 1)
-    more = took.difference("evstore", "bare").times(1e-3)
-    yield Figure("import", more, samples=took.summaries())
+    for name in ("import_packages", "import", "import_first"):
+        more = took.difference(name, "bare").times(1e-3)
+        yield Figure(name, more, samples=took.summaries())

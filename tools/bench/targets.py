@@ -42,22 +42,33 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "appends_full": (
         Target("flush", "bare insert / flush of one page in place", "×"),
         Target("sqlite3", "insert with sqlite3 and json by hand / bare insert", "×"),
+        Target("message_rows_full", "rows and hashes of a message, by hand, full / bare", "×"),
         Target("message_full", "one message, full / bare insert", "×", 1.35),
         Target("message_fresh", "one message, full / bare insert on a fresh log", "×", 1),
+        Target("variable_rows_full", "rows and hashes of a variable, by hand, full / bare", "×"),
         Target("variable_full", "one variable, full / bare insert", "×", 1.45),
         Target("sessions_full", "messages to {size} sessions in turn, full / bare", "×", 1.65),
     ),
     "appends_normal": (
+        Target("message_rows_normal", "rows and hashes of a message, by hand, normal / bare", "×"),
         Target("message_normal", "one message, normal / bare insert", "×", 2.3),
+        Target("variable_rows_normal", "rows and hashes of a variable, by hand / bare", "×"),
         Target("variable_normal", "one variable, normal / bare insert", "×", 2.8),
         Target("rate_normal", "messages, normal", "/s", 22_000, at_least=True),
     ),
-    "batches": (Target("batch", "a batch of {size} / executemany of encoded rows", "×", 3.5),),
+    "batches": (
+        Target("batch_rows", "rows and hashes of a batch of {size}, by hand / executemany", "×"),
+        Target("batch", "a batch of {size} / executemany of encoded rows", "×", 3.5),
+    ),
     "threads": (
+        Target("threads_rows_one", "64 messages in one commit, by hand / one caller", "×"),
+        Target("threads_rows_many", "64 sessions in one commit, by hand / one caller", "×"),
         Target("threads_one", "64 threads on one session / one caller", "×", 4, at_least=True),
         Target("threads_many", "64 threads on 64 sessions / one caller", "×", 2.5, at_least=True),
     ),
     "tasks": (
+        Target("tasks_rows_one", "{size} messages in one commit, by hand / one caller", "×"),
+        Target("tasks_rows_many", "{size} sessions in one commit, by hand / one caller", "×"),
         Target("tasks_one", "{size} tasks on one session / one caller", "×", 12, at_least=True),
         Target("tasks_many", "{size} tasks, a session each / one caller", "×", 4.5, at_least=True),
         Target("tasks_lag", "{size} tasks: lag of their event loop, 99th percentile", "ms", 5),
@@ -72,6 +83,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("variable", "read a small variable", "µs", 6),
         Target("variable_view", "read it inside a view", "µs", 2),
         Target("load", "load {size} messages / rows and orjson", "×", 1.3),
+        Target("load_floor", "the rows of {size} messages, decoded by hand / rows and orjson", "×"),
     ),
     "past": (
         Target("at_100", "state at a moment of {size} events, 100 names", "ms", 1),
@@ -89,7 +101,20 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("verify_full", "events verified, level full", "/s", 120_000, at_least=True),
         Target("rebuild", "events rebuilt", "/s", 1_000_000, at_least=True),
     ),
-    "imports": (Target("import", "import evstore, over bare Python", "ms", 60),),
+    "migrating": (
+        Target("migrate", "events migrated as they are, all links checked", "/s"),
+        Target("migrate_rows", "migrate {size} events / copy their rows by SQL", "×"),
+        Target("migrate_memory", "peak memory: migrate {size} events", "MB", 100),
+    ),
+    "mending": (
+        Target("mend_held", "{size} wrong names mended: lock held, 99.9th percentile", "ms", 10),
+        Target("mend", "wrong names mended, of {size}", "/s"),
+    ),
+    "imports": (
+        Target("import", "import evstore, over bare Python", "ms", 60),
+        Target("import_first", "import it, open a file, append and read, over bare Python", "ms"),
+        Target("import_packages", "import the packages it needs, over bare Python", "ms"),
+    ),
     "events": (
         Target("open", "open {size} events, not in memory, and read", "ms", 10),
         Target("append_growth", "append at {size} events / at a hundredth", "×"),
@@ -108,6 +133,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "memory": (
         Target("memory_last", "peak memory: last of {size} messages", "MB", 100),
         Target("memory_list", "peak memory: list {size} sessions", "MB", 100),
+        Target("memory_managed", "peak memory: {size} sessions through a manager", "MB", 200),
         Target("memory_export", "peak memory: export a file of {size} bytes", "MB", 100),
     ),
     "watching": (

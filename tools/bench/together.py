@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import evstore
 from evstore import aio
 from evstore.errors import Conflict, NotStorable
 from tools.bench.bench import MESSAGE, Bench
+from tools.bench.by_hand import Rows
 from tools.bench.measured import Spread, quantile, spread
 from tools.bench.targets import Figure, Point
 
@@ -24,7 +26,11 @@ FAILING_SHARE = 0.1
 
 def threads(bench: Bench) -> Iterator[Figure | Point]:
     """Measure threads that append durably against one caller, in turns."""
-    with evstore.open(bench.folder / "threads.db") as store:
+    floors: list[list[float]] = [[], []]
+    with (
+        evstore.open(bench.folder / "threads.db") as store,
+        closing(Rows(bench.folder / "threads-rows.db", "full", MESSAGE)) as rows,
+    ):
         one = store.session("one")
         many = [store.session(f"session-{number}") for number in range(THREADS)]
         on_one, on_many = [], []
@@ -32,9 +38,14 @@ def threads(bench: Bench) -> Iterator[Figure | Point]:
             alone = _race([one], _turn_s(bench))
             together = _race([one] * THREADS, _turn_s(bench))
             apart = _race(many, _turn_s(bench))
+            by_hand = _by_hand(rows, THREADS, _turn_s(bench))
             if turn:  # the first turn warms up
+                for floor, rate in zip(floors, by_hand, strict=True):
+                    floor.append(rate / alone)
                 on_one.append(together / alone)
                 on_many.append(apart / alone)
+    yield Figure("threads_rows_one", spread(floors[0]))
+    yield Figure("threads_rows_many", spread(floors[1]))
     yield Figure("threads_one", spread(on_one))
     yield Figure("threads_many", spread(on_many))
 
@@ -45,6 +56,22 @@ def _turns(bench: Bench) -> int:
 
 def _turn_s(bench: Bench) -> float:
     return bench.seconds(0.5)
+
+
+def _by_hand(rows: Rows, count: int, duration_s: float) -> tuple[float, float]:
+    """Return how many messages a second one thread puts by hand into commits of so many.
+
+    First they all belong to one session, then each to its own. No group of threads or tasks can do
+    more: each of them has to be woken as well.
+    """
+    rates = []
+    for sessions in ([1] * count, range(2, count + 2)):
+        start, commits = time.perf_counter(), 0
+        while time.perf_counter() < start + duration_s:
+            rows.append_together(sessions)
+            commits += 1
+        rates.append(commits * count / (time.perf_counter() - start))
+    return rates[0], rates[1]
 
 
 def _race(sessions: Sequence[evstore.Session], duration_s: float) -> float:
@@ -74,16 +101,24 @@ def tasks(bench: Bench) -> Iterator[Figure | Point]:
     """Measure tasks that append durably against one caller, in turns."""
     path, count = bench.folder / "tasks.db", bench.sized(TASKS, 10)
     on_one, on_many, lags_ms = [], [], []
+    floors: list[list[float]] = [[], []]
+    rows = Rows(bench.folder / "tasks-rows.db", "full", MESSAGE)
     for turn in range(_turns(bench) + 1):
         with evstore.open(path) as store:
             alone = _race([store.session("one")], _turn_s(bench))
         together, _ = asyncio.run(_race_tasks(path, ["one"] * count, _turn_s(bench)))
         ids = [f"session-{number}" for number in range(count)]
         apart, lag_ms = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
+        by_hand = _by_hand(rows, count, _turn_s(bench))
         if turn:
+            for floor, rate in zip(floors, by_hand, strict=True):
+                floor.append(rate / alone)
             on_one.append(together / alone)
             on_many.append(apart / alone)
             lags_ms.append(lag_ms)
+    rows.close()
+    yield Figure("tasks_rows_one", spread(floors[0]), count)
+    yield Figure("tasks_rows_many", spread(floors[1]), count)
     yield Figure("tasks_one", spread(on_one), count)
     yield Figure("tasks_many", spread(on_many), count)
     yield Figure("tasks_lag", spread(lags_ms), count)
