@@ -14,6 +14,7 @@ from evstore.sqlite import search
 from evstore.sqlite.checkpoint import Anchor, newest_anchor, read_outline, write_outline
 from evstore.sqlite.database import Columns, Cursor, Database, Durability
 from evstore.sqlite.derived import (
+    Difference,
     Refolded,
     Shared,
     batch_end,
@@ -154,9 +155,8 @@ class _Mending:
         self._ended = ended(cursor, ids, self._ended)
         self._outline.apply_all(steps(self._database, cursor, ids), past)
 
-    def _wrong_names(self, cursor: Cursor) -> list[tuple[int, str]]:
-        wrong = wrong_names(cursor, self._life, self._outline, self._shared)
-        return [(each.family, each.name) for each in wrong]
+    def _wrong_names(self, cursor: Cursor) -> list[Difference]:
+        return list(wrong_names(cursor, self._life, self._outline, self._shared))
 
     def _wrong_session(self, cursor: Cursor, head: int) -> list[Finding]:
         """Return what is wrong about the life itself: its end, and checkpoints of no moment."""
@@ -188,17 +188,27 @@ class _Mending:
             self._database.forget()
         self._found.append(Finding(self._life.shown, wrong.seq, "checkpoint", wrong.what))
 
-    def _correct(self, names: list[tuple[int, str]]) -> None:
+    def _correct(self, wrong: list[Difference]) -> None:
         """Write the rows that differ, some at a time; what others write meanwhile is folded in."""
-        for start in range(0, max(len(names), 1), PIECE_NAMES):
+        as_of = self._outline.seq
+        for start in range(0, max(len(wrong), 1), PIECE_NAMES):
+            piece = wrong[start : start + PIECE_NAMES]
             with self._database.writing("normal") as cursor:
                 head = tip(cursor, self._life).head
                 if not self._keep_up(cursor, head):
                     return
                 found = self._correct_session(cursor, head) if start == 0 else []
-                found += self._correct_names(cursor, names[start : start + PIECE_NAMES])
+                if head != as_of:
+                    piece = self._wrong_among(cursor, piece)
+                self._correct_names(cursor, piece)
                 self._database.forget()
+            shown = self._life.shown
             self._found += found
+            self._found += [Finding(shown, each.seq, "variable", each.what) for each in piece]
+
+    def _wrong_among(self, cursor: Cursor, before: list[Difference]) -> list[Difference]:
+        names = [(each.family, each.name) for each in before]
+        return list(wrong_among(cursor, self._life, self._outline, self._shared, names))
 
     def _keep_up(self, cursor: Cursor, head: int) -> bool:
         """Fold what was written meanwhile, unless it is much, or has a checkpoint to look at."""
@@ -221,20 +231,17 @@ class _Mending:
             )
         return found
 
-    def _correct_names(self, cursor: Cursor, names: list[tuple[int, str]]) -> list[Finding]:
-        life, found = self._life, []
-        for wrong in list(wrong_among(cursor, life, self._outline, self._shared, names)):
-            if wrong.wanted is None:
+    def _correct_names(self, cursor: Cursor, wrong: list[Difference]) -> None:
+        number = self._life.number
+        for each in wrong:
+            if each.wanted is None:
                 cursor.execute(
                     "delete from variable where session = ? and family = ? and name = ?",
-                    (life.number, wrong.family, wrong.name),
+                    (number, each.family, each.name),
                 )
             else:
-                *reference, value = wrong.wanted
-                now = Reference(*reference)
-                put_variable(cursor, life.number, wrong.family, wrong.name, now, value)
-            found.append(Finding(life.shown, wrong.seq, "variable", wrong.what))
-        return found
+                *reference, value = each.wanted
+                put_variable(cursor, number, each.family, each.name, Reference(*reference), value)
 
 
 def _says(stored: Columns, outline: Outline) -> bool:

@@ -43,13 +43,13 @@ def events(bench: Bench) -> Iterator[Figure | Point]:
             for name, work in _steps(store.session("long"), size).items():
                 works[f"{name} {size}"] = work
         took = interleave(works, bench.rounds, 20)
-    for name in ("append", "read", "slice", "at"):
+    for name in ("append", "read", "slice", "at", "fork"):
         yield from _curve("events", name, sizes, took)
         yield Figure(f"{name}_growth", _growth(took, name, sizes), sizes[-1])
 
 
 def _steps(session: evstore.Session, size: int) -> dict[str, Work]:
-    messages, number = len(session.messages), count()
+    messages, number, forks = len(session.messages), count(), count()
 
     def slice_of_20() -> object:
         start = random.randrange(max(1, messages - 20))
@@ -60,6 +60,7 @@ def _steps(session: evstore.Session, size: int) -> dict[str, Work]:
         "read": lambda: session.variables[f"name{next(number) % 100}"],
         "slice": slice_of_20,
         "at": lambda: session.at(random.randrange(size)),
+        "fork": lambda: session.fork(f"fork-{next(forks)}", at=random.randrange(size)),
     }
 
 
