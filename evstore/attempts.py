@@ -24,7 +24,7 @@ def pauses(attempts: int) -> Iterator[float]:
     """Yield how long to pause, in seconds, after each attempt that failed but the last."""
     if attempts < 1:
         raise Refused("attempts has to be 1 or more")
-    import random  # Only the loser of a race needs it, and its tables take long to make.
+    import random  # Its tables take long to make, for which no import of evstore need wait.
 
     for number in range(1, attempts):
         yield random.uniform(0, _PAUSE_S * 2**number)  # noqa: S311 - jitter

@@ -208,6 +208,8 @@ def test_a_peer_that_cannot_be_had_stays_in_the_table(tmp_path: Path):
     for name in ("evstore", "by_hand"):
         assert {"append", "set", "load"} == set(rows[name]["works"])
         assert all(work["median_us"] > 0 for work in rows[name]["works"].values())
+        assert 500 + 2 * 10 + 2 * 4 * 5 == rows[name]["kept"]
+        assert 200 < rows[name]["each_bytes"] < 2000  # a message of 300 bytes
     assert 1 == rows["evstore"]["works"]["append"]["ratio"]["median"]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from evstore.cli.talk import Screen, Talk
 from tests.command_line import EVSTORE, run
 from tests.model_server import Handler, ModelServer, serving
 
+PATIENCE_S = 5.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 # A process of a new session makes its terminal the one whose Ctrl-C it gets.
 OWN_TERMINAL = """
@@ -261,21 +263,43 @@ class Person:
     def wait_for(self, text: str) -> str:
         """Read on until a text appears; return all up to its end, without what moves cursors."""
         while text not in self.seen:
-            piece = b""
-            with suppress(OSError):  # Linux says so when the other side is gone.
-                piece = os.read(self._screen, 1 << 16)
-            assert piece, f"{text!r} is not in {self.seen!r}"
-            self.seen += ESCAPES.sub("", piece.decode()).replace("\r", "")
+            assert self._read(), f"{text!r} is not in {self.seen!r}"
         before, _, self.seen = self.seen.partition(text)
         return before + text
 
+    def interrupt(self, text: str) -> str:
+        """Press Ctrl-C and wait for a text."""
+        self.write("\x03")
+        while text not in self.seen:
+            if select.select([self._screen], [], [], PATIENCE_S)[0]:
+                assert self._read(), f"{text!r} is not in {self.seen!r}"
+            else:
+                self.interrupt_again()
+        return self.wait_for(text)
+
+    def interrupt_again(self) -> None:
+        """Press another key and Ctrl-C once more, as a person does where nothing comes.
+
+        Ctrl-C takes away what was typed and not read yet. Where it comes just as readline was about
+        to read that, readline waits for another key, and Python sees no signal before.
+        """
+        self.write("x")
+        time.sleep(0.2)
+        self.write("\x03")
+
     def rest(self) -> str:
         """Read to the end."""
-        with suppress(OSError):
-            while piece := os.read(self._screen, 1 << 16):
-                self.seen += ESCAPES.sub("", piece.decode()).replace("\r", "")
+        while self._read():
+            pass
         self.process.wait()
         return self.seen
+
+    def _read(self) -> bool:
+        piece = b""
+        with suppress(OSError):  # Linux says so when the other side is gone.
+            piece = os.read(self._screen, 1 << 16)
+        self.seen += ESCAPES.sub("", piece.decode()).replace("\r", "")
+        return bool(piece)
 
 
 @contextmanager
@@ -330,15 +354,13 @@ def test_ctrl_c_interrupts_an_answer_and_leaves_a_clean_log(file):
             person.wait_for("> ")
             person.write("Rome?\n")
             person.wait_for("Rome has sev")
-            person.write("\x03")
-            shown = person.wait_for("\n> ")
+            shown = person.interrupt("\n> ")
             assert "(what was said so far is no answer)" in shown
             assert "Stopped: the turn was cancelled." in shown
             person.write("In a pause?\n")
             server.wait_for(2)
             time.sleep(0.3)  # Now it waits for the second attempt.
-            person.write("\x03")
-            person.wait_for("Stopped: the turn was cancelled.\n> ")
+            person.interrupt("Stopped: the turn was cancelled.\n> ")
             person.write("Again?\n")
             assert "red \\x1b[31m\\x07\nsecond 🦊 line\n" in person.wait_for("\n\n> ")
             person.write("\x04")
@@ -356,15 +378,19 @@ def test_ctrl_c_twice_at_the_prompt_ends_the_chat(file):
     """The first one says so and drops what was typed; a line in between begins anew."""
     with chatting(file, "trip") as person:
         person.wait_for("\n> ")
-        person.write("half a line\x03")
-        person.wait_for("Ctrl-C again ends the chat")
+        person.write("half a line")
+        person.interrupt("Ctrl-C again ends the chat")
         person.wait_for("\n> ")
         person.write("/count\n")
         person.wait_for("Messages: 0\n> ")
-        person.write("\x03")
-        person.wait_for("Ctrl-C again ends the chat")
+        person.interrupt("Ctrl-C again ends the chat")
         person.wait_for("\n> ")
         person.write("\x03")
+        while person.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                person.process.wait(PATIENCE_S)
+                break
+            person.interrupt_again()
         assert "Traceback" not in person.rest()
         assert 130 == person.process.returncode
 
@@ -384,8 +410,11 @@ def test_an_interrupt_ends_a_pipe(file):
             child.stdin.write(b"Rome?\nAnd?\n")
             child.stdin.flush()
             assert b"Rome has sev" == child.stdout.read(12)
-            child.send_signal(signal.SIGINT)
-            _, complaint = child.communicate(timeout=60)
+            complaint = b""
+            while not complaint:
+                child.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    _, complaint = child.communicate(timeout=PATIENCE_S)
     assert 130 == child.returncode
     assert b"Stopped: the turn was cancelled." in complaint
     assert ["cancelled"] == reasons(file)

@@ -18,7 +18,7 @@ STYLE = """
   .line { fill: none; stroke-width: 2; } .band { opacity: 0.15; }
   .c0 { stroke: #3b6fd4; } .f0 { fill: #3b6fd4; } .c1 { stroke: #c2571a; } .f1 { fill: #c2571a; }
   .c2 { stroke: #1a8f6f; } .f2 { fill: #1a8f6f; } .c3 { stroke: #9146b5; } .f3 { fill: #9146b5; }
-  .c4 { stroke: #94811b; } .f4 { fill: #94811b; }
+  .c4 { stroke: #94811b; } .f4 { fill: #94811b; } .c5 { stroke: #c23b6b; } .f5 { fill: #c23b6b; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; } .soft { fill: #9198a1; } .grid { stroke: #3d444d; }
     .axis { stroke: #9198a1; }

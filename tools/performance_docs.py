@@ -43,14 +43,15 @@ def rows(found: Any) -> str:
 def peers(found: Any) -> str:
     """Return the table of a run of the peers."""
     titles = " | ".join(WORKS.values())
-    lines = [machine(found), "", f"| | {titles} | durability |", "|---|--:|--:|--:|---|"]
+    lines = [machine(found), "", f"| | {titles} | on disk, each | durability |"]
+    lines.append("|---|--:|--:|--:|--:|---|")
     for row in found["rows"]:
         name = f"{row['title']} {row.get('version', '')}".strip()
         if "failure" in row:
-            lines.append(f"| {name} | | | | not measured here |")
+            lines.append(f"| {name} | | | | | not measured here |")
             continue
         cells = " | ".join(_cell(row["works"][work]) for work in WORKS)
-        lines.append(f"| {name} | {cells} | {row['durability']} |")
+        lines.append(f"| {name} | {cells} | {row['each_bytes']:,.0f} B | {row['durability']} |")
     return "\n".join(lines)
 
 

@@ -10,10 +10,13 @@ import argparse
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,10 +102,14 @@ class Trial:
         self.failures: dict[str, str] = {}
         self.peers: dict[str, Peer] = {}
         self.filled: dict[str, int] = {}
+        self._folder = folder
+        self._empty_bytes: dict[str, int] = {}
+        self._kept: Counter[str] = Counter()  # how many messages and variables each was given
         self._rounds: list[dict[str, list[float]]] = []
         for name in names:
             try:
                 self.peers[name] = Peer(name, python(name, cache), folder / name)
+                self._empty_bytes[name] = _size_bytes(folder / name)
             except (NotInstallable, OSError, subprocess.SubprocessError) as error:
                 self.fail(name, error)
 
@@ -117,17 +124,21 @@ class Trial:
             for work, times in (("fill", loaded), ("append", warm), ("set", warm)):
                 if (answer := self._asked(name, work, times)) and "count" in answer:
                     self.filled[name] = answer["count"]
+            self._kept[name] += self.filled.get(name, 0)
 
     def _asked(self, name: str, work: str, times: int) -> dict[str, Any]:
         """Return an answer; a peer that fails is out, and its reason stays."""
         if name not in self.peers:
             return {}
         try:
-            return self.peers[name].ask(work, times)
+            answer = self.peers[name].ask(work, times)
         except OSError as error:
             self.fail(name, error)
             self.peers.pop(name).close()
             return {}
+        if work in ("append", "set"):
+            self._kept[name] += len(answer["took_us"] or ())
+        return answer
 
     def run(self, rounds: int, calls: int) -> None:
         """Let all have their turns."""
@@ -145,9 +156,16 @@ class Trial:
         print(file=sys.stderr)
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, which leaves on the disk what they keep."""
         for peer in self.peers.values():
             peer.close()
+        for log in self._folder.rglob("*-wal"):  # Some leave it to whoever comes next.
+            with closing(sqlite3.connect(str(log).removesuffix("-wal"))) as connection:
+                connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def _each_bytes(self, name: str) -> float:
+        """Return what a message or variable has added to the folder of a peer."""
+        return (_size_bytes(self._folder / name) - self._empty_bytes[name]) / self._kept[name]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what was found of each peer, and why nothing was of some."""
@@ -160,7 +178,8 @@ class Trial:
             elif name in self.peers:
                 works = {work: self._work(took, name, work) for work in WORKS}
                 facts = self.peers[name].facts | {"loaded": self.filled[name]}
-                found.append(row | facts | {"works": works})
+                size = {"kept": self._kept[name], "each_bytes": self._each_bytes(name)}
+                found.append(row | facts | size | {"works": works})
         return found
 
     def _work(self, took: Rounds, name: str, work: str) -> dict[str, Any] | None:
@@ -169,6 +188,11 @@ class Trial:
             return None
         each = {f"{key}_us": value for key, value in took.each(mine)._asdict().items()}
         return each | {"ratio": took.ratio(mine, measure)._asdict()}
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return how much of the disk the files in a folder take."""
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("*") if path.is_file())
 
 
 def main() -> int:
@@ -190,13 +214,15 @@ def main() -> int:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=arguments.folder.resolve()))
     folder.chmod(0o755)  # a server may run as another user
-    trial = Trial(folder, arguments.cache, names)
     try:
-        trial.prepare(loaded, warm)
-        trial.run(rounds, calls)
+        trial = Trial(folder, arguments.cache, names)
+        try:
+            trial.prepare(loaded, warm)
+            trial.run(rounds, calls)
+        finally:
+            trial.close()
         rows = trial.rows()
     finally:
-        trial.close()
         shutil.rmtree(folder, ignore_errors=True)
     show(rows)
     found = {
@@ -218,13 +244,15 @@ def show(rows: list[dict[str, Any]]) -> None:
     table.add_column("peer", overflow="fold")
     for title in WORKS.values():
         table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("on disk", justify="right", no_wrap=True)
     table.add_column("durability", overflow="fold")
     for row in rows:
         name = f"{row['title']} {row.get('version', '')}"
         if "failure" in row:
-            table.add_row(name, "", "", "", f"not measured: {row['failure']}", style="yellow")
+            table.add_row(name, "", "", "", "", f"not measured: {row['failure']}", style="yellow")
         else:
-            table.add_row(name, *(_cell(row["works"][work]) for work in WORKS), row["durability"])
+            cells = (_cell(row["works"][work]) for work in WORKS)
+            table.add_row(name, *cells, f"{row['each_bytes']:,.0f} B", row["durability"])
     Console(width=None if sys.stdout.isatty() else 130, highlight=False).print(table)
 
 
