@@ -53,9 +53,13 @@ class Stores:
         """Return the next of some names."""
         return f"name{next(self.turn) % NAMES}"
 
+    def number(self) -> int:
+        """Return the next of many sessions."""
+        return next(self.turn) % len(self.many)
+
     def append_in_turn(self) -> None:
         """Append one message to the next of many sessions."""
-        self.many[next(self.turn) % len(self.many)].messages.append(MESSAGE)
+        self.many[self.number()].messages.append(MESSAGE)
 
 
 def full(bench: Bench) -> Iterator[Figure | Point]:
@@ -72,7 +76,9 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
         floor = Floor(folder / "floor")
         rows = Rows(folder / "rows-full.db", "full", MESSAGE, stores.warm)
         value_rows = Rows(folder / "value-rows-full.db", "full", VALUE, stores.warm)
-        for each in (bare, value, fresh, by_hand, floor, rows, value_rows):
+        many_rows = Rows(folder / "many-rows-full.db", "full", MESSAGE, stores.warm)
+        many_rows.append_together(range(len(stores.many)))
+        for each in (bare, value, fresh, by_hand, floor, rows, value_rows, many_rows):
             stack.enter_context(closing(each))
         works: dict[str, Work] = {
             "floor": floor.write,
@@ -84,6 +90,7 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
             "value rows": lambda: value_rows.set(stores.name()),
             "message": stores.append,
             "variable": stores.set,
+            "sessions rows": lambda: many_rows.append_together([stores.number()]),
             "sessions": stores.append_in_turn,
         }
         took = interleave(works, bench.rounds, bench.usual(CALLS), {"bare, fresh log": fresh.renew})
@@ -94,6 +101,7 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
     yield Figure("message_full", took.ratio("message", "bare"))
     yield Figure("message_fresh", took.ratio("message", "bare, fresh log"))
     yield Figure("variable_full", took.ratio("variable", "bare value"))
+    yield Figure("sessions_rows_full", took.ratio("sessions rows", "bare"), len(stores.many))
     yield Figure("sessions_full", took.ratio("sessions", "bare"), len(stores.many))
 
 

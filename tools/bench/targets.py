@@ -47,6 +47,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("message_fresh", "one message, full / bare insert on a fresh log", "×", 1),
         Target("variable_rows_full", "rows and hashes of a variable, by hand, full / bare", "×"),
         Target("variable_full", "one variable, full / bare insert", "×", 1.45),
+        Target("sessions_rows_full", "the same to {size} sessions in turn, by hand / bare", "×"),
         Target("sessions_full", "messages to {size} sessions in turn, full / bare", "×", 1.65),
     ),
     "appends_normal": (
