@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import attrs
 
 from evstore.batch import Batch
+from evstore.blocks import is_result, is_use
 from evstore.errors import Refused
 from evstore.events import ERASED, Event, revert_messages
 from evstore.session import Session
@@ -122,7 +123,7 @@ class _Walk:
     def _take_blocks(self, content: Any) -> Iterator[Missing | Stray]:
         blocks = content if type(content) is list and content else [content]
         for number, block in enumerate(blocks):
-            if _is_result(block):
+            if is_result(block):
                 yield from self._answer(("anthropic", block["tool_use_id"]), number)
             else:
                 yield from self.close()
@@ -150,16 +151,8 @@ def _calls(message: dict[str, Any]) -> Iterator[Key]:
         if type(call) is dict and type(call.get("id")) is str:
             yield "openai", call["id"]
     for block in content if type(content) is list else ():
-        if type(block) is dict and block.get("type") == "tool_use" and type(block.get("id")) is str:
+        if is_use(block):
             yield "anthropic", block["id"]
-
-
-def _is_result(block: Any) -> bool:
-    return (
-        type(block) is dict
-        and block.get("type") == "tool_result"
-        and type(block.get("tool_use_id")) is str
-    )
 
 
 @attrs.define
@@ -237,8 +230,8 @@ def _role(message: Any) -> Any:
 def _put_before(places: list[_Place], place: _Place, results: Iterable[Any]) -> None:
     """Add a place, with results before it: blocks go into a user message that is there."""
     results = list(results)
-    blocks = [result for result in results if _is_result(result)]
-    places += [_Place(NEW, result) for result in results if not _is_result(result)]
+    blocks = [result for result in results if is_result(result)]
+    places += [_Place(NEW, result) for result in results if not is_result(result)]
     if blocks and _role(place.message) == "user":
         _put_blocks(place, blocks, in_front=True)
     elif blocks and places and _role(places[-1].message) == "user":

@@ -9,6 +9,7 @@ import pytest
 from evstore import agent
 from evstore.agent import aio
 from evstore.agent.journal import RUN_ENDED, RUN_STARTED
+from tests.agent_storages import opened
 from tests.event_loops import LOOPS
 from tests.model_server import serving
 
@@ -19,16 +20,11 @@ def loop(request):
     return request.param
 
 
-@pytest.fixture(params=["memory", "files", "store"])
+@pytest.fixture(params=["memory", "files", "sqlite"])
 def storage(request, tmp_path):
     """Each storage there is, empty."""
-    if request.param == "memory":
-        yield agent.InMemoryStorage()
-    elif request.param == "files":
-        yield agent.FileSystemStorage(tmp_path)
-    else:
-        with agent.SqliteStorage(tmp_path / "agents.db") as opened:
-            yield opened
+    with opened(request.param, tmp_path) as found:
+        yield found
 
 
 def answer(text: str) -> str:

@@ -13,6 +13,7 @@ from evstore.agent import decisions, models
 from evstore.agent.decisions import EXPECTED
 from evstore.errors import Refused, TooLarge
 from evstore.limits import Limits
+from tests.agent_storages import opened
 
 
 def list_files(folder: str) -> str:
@@ -50,16 +51,11 @@ def session_of(storage, *replies: Any, tools: Any = (list_files,)) -> agent.Agen
     return agent.create_session("s", storage, model=scripted(*replies), tools=tools)
 
 
-@pytest.fixture(params=["memory", "files", "store"])
+@pytest.fixture(params=["memory", "files", "sqlite"])
 def storage(request, tmp_path):
     """Each storage there is, empty."""
-    if request.param == "memory":
-        yield agent.InMemoryStorage()
-    elif request.param == "files":
-        yield agent.FileSystemStorage(tmp_path)
-    else:
-        with agent.SqliteStorage(tmp_path / "agents.db") as opened:
-            yield opened
+    with opened(request.param, tmp_path) as found:
+        yield found
 
 
 def test_the_conversation_is_in_the_agreed_format(storage):

@@ -11,6 +11,7 @@ that has one has no line.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from evstore.blocks import is_result, is_use
 from evstore.transfer.chosen import Chosen, Report, forgotten, json_text, messages
 from evstore.transfer.conversations import Reported
 
@@ -78,7 +79,7 @@ class _Form:
             self._left_out("it is the result of a call that it does not name")
         elif made.keys() & _SAYING:
             yield made
-        elif role != "user" or not any(map(_is_result, blocks)):
+        elif role != "user" or not any(map(is_result, blocks)):
             self._left_out("it says nothing that the form can hold")
 
     def _texts(self, message: dict[str, Any], role: str) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class _Form:
         """Return the parts of a content that the form has for a role."""
         kept = []
         for block in blocks:
-            if (role == "user" and _is_result(block)) or (role == "assistant" and _used(block)):
+            if (role == "user" and is_result(block)) or (role == "assistant" and _used(block)):
                 continue
             kind = block.get("type") if type(block) is dict else None
             if kind not in _PARTS.get(role, ("text",)) or kind not in block:
@@ -144,7 +145,7 @@ class _Form:
 
     def _result(self, block: Any) -> dict[str, Any] | None:
         """Return the message that a block with the result of a tool becomes."""
-        if not _is_result(block):
+        if not is_result(block):
             return None
         content = block.get("content", "")
         said = self._parts(content, "tool") if type(content) is list else self._text(content)
@@ -154,19 +155,9 @@ class _Form:
         self._report(Reported(self._where, self._what, reason))
 
 
-def _is_result(block: Any) -> bool:
-    return (
-        type(block) is dict
-        and block.get("type") == "tool_result"
-        and type(block.get("tool_use_id")) is str
-    )
-
-
 def _used(block: Any) -> dict[str, Any] | None:
     """Return the tool call that a block of an assistant's content says."""
-    if type(block) is not dict or block.get("type") != "tool_use":
-        return None
-    if type(block.get("id")) is not str:
+    if not is_use(block):
         return None
     return _function(block["id"], str(block.get("name", "")), block.get("input", {}))
 
