@@ -7,7 +7,7 @@ the bytes. No position, internal number or encoding is hashed, so that a session
 file, be compressed anew or be rekeyed with its links unchanged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
@@ -19,7 +19,7 @@ ZERO = bytes(32)  # what the first batch of a session without a parent continues
 UNLINKED = b""  # the link of a batch that gets one where it is taken in
 _NO_UID = bytes(16)
 _LEAF, _LINK, _BIRTH = b"\x00", b"\x01", b"\x02"
-_NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
+NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
 _length = Struct(">BI").pack
 _envelope = Struct(">QIq").pack
 _origin = Struct(">q16sQ").pack
@@ -50,7 +50,7 @@ def _kind_and_version(kind: str, version: int) -> bytes:
 def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
     """Return the part that all leaves of one batch share."""
     if actor is cause is key is None:
-        return _NOBODY
+        return NOBODY
     return text_field(actor) + text_field(cause) + text_field(key)
 
 
@@ -67,19 +67,23 @@ def birth_leaf(salt: bytes, session_id: str, actor: str | None, cause: str | Non
     return sha256(_BIRTH + salt + text_field(session_id) + said).digest()
 
 
+def linked(kind: str, version: int, hashed: bytes) -> bytes:
+    """Return what the link of a batch says of one event: its kind, its version and its leaf."""
+    return _kind_and_version(kind, version) + hashed
+
+
 def link(
     previous: bytes,
     uid: bytes,
     first: int,
     time_us: int,
-    leaves: Iterable[tuple[str, int, bytes]],
+    events: Sequence[bytes],
     origin: bytes | None,
 ) -> bytes:
-    """Return the hash that a batch carries; `leaves` are (kind, version, leaf) in order."""
-    parts = [_kind_and_version(kind, version) + hashed for kind, version, hashed in leaves]
-    envelope = _envelope(first, len(parts), time_us)
+    """Return the hash that a batch carries; `events` are what it says of each, in order."""
+    envelope = _envelope(first, len(events), time_us)
     born = b"\x00" if origin is None else field(origin)
-    return sha256(b"".join((_LINK, previous, uid, envelope, born, *parts))).digest()
+    return sha256(b"".join((_LINK, previous, uid, envelope, born, *events))).digest()
 
 
 @attrs.frozen
@@ -138,9 +142,9 @@ class Batch:
     def continues(self, previous: bytes) -> bytes:
         """Return the link that this batch must have after `previous`."""
         said = said_by(self.actor, self.cause, self.key)
-        leaves = [
-            (kind, version, known or leaf(salt or b"", kind, name, text or b"", said))
+        events = [
+            linked(kind, version, known or leaf(salt or b"", kind, name, text or b"", said))
             for kind, version, name, text, salt, known in self.entries
         ]
         origin = self.birth.origin(self.actor, self.cause) if self.birth else None
-        return link(previous, self.uid, self.first, self.time_us, leaves, origin)
+        return link(previous, self.uid, self.first, self.time_us, events, origin)

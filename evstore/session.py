@@ -66,9 +66,7 @@ class Session:
         self._writer = writer
         self._life = life
         self._ended = ended
-        self._actor = actor
-        self._birth = birth
-        self._ttl = ttl
+        self._terms = engine.terms(session_id, actor, birth, ttl)
 
     # Who it is.
 
@@ -136,11 +134,11 @@ class Session:
             entry = Still(self._engine, moment.life, moment.seq, moment.now_us)
         if isinstance(expect, int) and expect != entry.seq and key is None:
             raise Conflict(self._id, expect, entry.seq)
-        said_by = actor if actor is not None else self._actor
+        said_by = self._terms.actor if actor is None else actor
         expected = entry.seq if expect is None else expect
 
         def drafted(said: Said) -> Draft:
-            return self.drafted(said, said_by, expect=expected, key=key, cause=cause)
+            return self.drafted(said, actor, cause, key, expected)
 
         return Batch(entry, self._writer, said_by, drafted, self.settle)
 
@@ -298,9 +296,10 @@ class Session:
         seq = self._seq(self.head if at is None else at)
         if self._life is None:
             raise SessionNotFound(self._id)
-        act = partial(self._engine.fork, id, self._life, seq, self._actor, self._ttl)
+        actor, ttl = self._terms.actor, self._terms.ttl
+        act = partial(self._engine.fork, id, self._life, seq, actor, ttl)
         life = act() if (observer := observing.observer) is None else observer.fork(id, act)
-        return Session(self._engine, id, self._writer, life=life, actor=self._actor, ttl=self._ttl)
+        return Session(self._engine, id, self._writer, life=life, actor=actor, ttl=ttl)
 
     def touch(self) -> None:
         """Renew the deadline of the session now, or give it the one this handle was opened with.
@@ -311,7 +310,7 @@ class Session:
             life = moment.life
         if life is None:
             raise SessionNotFound(self._id)
-        self._engine.touch(life, self._ttl)
+        self._engine.touch(life, self._terms.ttl)
 
     def _seq(self, when: When) -> int:
         with self._look() as moment:
@@ -357,7 +356,7 @@ class Session:
     def _append(
         self, said: Said | Decision, *, cause: str | None = None, expect: int | Sentinel = ANY
     ) -> Sequence[Event]:
-        draft = self.drafted(said, cause=cause, expect=expect)
+        draft = self.drafted(said, None, cause, None, expect)
         (recorded,) = self._engine.append([draft])
         return self.settle(recorded)
 
@@ -365,19 +364,14 @@ class Session:
         self,
         said: Said | Decision,
         actor: str | None = None,
-        *,
-        expect: int | Sentinel = ANY,
         cause: str | None = None,
         key: str | None = None,
+        expect: int | Sentinel = ANY,
     ) -> Draft:
         """Return what is said as a draft; whoever commits it has this handle settle it."""
         if self._ended:
             raise ReadOnly(f"session {self._id!r}, whose life has ended,")
-        said_by = self._actor if actor is None else actor
-        draft = self._engine.draft(self._id, self._life, said, said_by)
-        draft.expect, draft.cause, draft.key = expect, cause, key
-        draft.birth, draft.ttl = self._birth, self._ttl
-        return draft
+        return Draft(self._terms, self._life, said, actor, cause, key, expect)
 
     def settle(self, recorded: Recorded) -> Sequence[Event]:
         """Take in what was recorded: from the first batch on, this handle is bound to its life."""

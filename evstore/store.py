@@ -28,6 +28,7 @@ from evstore.sqlite.database import MEMORY, Durability
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.listing import Place
 from evstore.sqlite.lives import Life
+from evstore.sqlite.write import Draft
 from evstore.transaction import Transaction
 from evstore.view import Still
 from evstore.watch import Watch, of_store
@@ -204,8 +205,8 @@ class Store:
         return self._handle(life.shown, None, life=life)
 
     def _mark(self, session_id: str, life: Life, kind: str, *, revives: bool = False) -> Event:
-        draft = self._engine.draft(session_id, life, [mark(kind)], self._actor)
-        draft.revives = revives
+        terms = self._engine.terms(session_id, self._actor)
+        draft = Draft(terms, life, [mark(kind)], revives=revives)
         (recorded,) = self._engine.append([draft])
         return recorded.events()[0]
 

@@ -144,14 +144,14 @@ def computed() -> dict[str, bytes]:
     birth = chain.birth_leaf(SALT, "trip", "planner", None)
     origin = Birth(UID, "trip", TIME_US, None, None, SALT).origin("planner", None)
     fork = Birth(UID, "trip", TIME_US, PARENT, 7, SALT).origin("planner", None)
-    first = chain.link(chain.ZERO, UID, 1, TIME_US, [("variable.set", 1, leaf)], origin)
+    first = chain.link(chain.ZERO, UID, 1, TIME_US, [chain.linked("variable.set", 1, leaf)], origin)
     return {
         "leaf": leaf,
         "leaf without name": chain.leaf(SALT, "messages.cleared", None, b"{}", said),
         "birth leaf": birth,
         "first link": first,
         "second link": chain.link(
-            first, UID, 2, TIME_US + 1, [("variable.set", 1, leaf)] * 2, None
+            first, UID, 2, TIME_US + 1, [chain.linked("variable.set", 1, leaf)] * 2, None
         ),
         "link of a fork": chain.link(first, UID, 8, TIME_US + 2, [], fork),
     }

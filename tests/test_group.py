@@ -261,7 +261,7 @@ def test_an_interrupted_leader_harms_nobody(committed: bool):
 
     kept: list[int] = []
 
-    def begin(durability: Any, _wait_s: float) -> Any:
+    def begin(durability: Any, _wait_s: float, _since_s: float) -> Any:
         gathered.wait(5)
         durability()
         kept.append(len(log))

@@ -78,7 +78,7 @@ class Hands:
             work = await self._reading.read(lambda: engine.prepare(drafts))
         if observed is not None:
             work = observed.joining(work)
-        member = engine.member(work, drafts[0].durability, loop.tell_all)
+        member = engine.member(work, drafts[0].terms.durability, loop.tell_all)
         member.observed = observed
         loop.send(member, engine.submit)
         return member

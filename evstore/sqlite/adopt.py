@@ -23,13 +23,12 @@ from evstore.sqlite import payload
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.deltas import Encoded
 from evstore.sqlite.insert import (
-    BatchRow,
     Prepared,
-    cached_tip,
+    edge,
     insert,
     insert_session,
     lay_out,
-    newest,
+    newest_position,
     tip_at,
 )
 from evstore.sqlite.lives import Life, by_uid
@@ -53,7 +52,7 @@ def adopt(
     """
     batch_count = event_count = 0
     with database.writing(durability) as cursor:
-        position = newest(database, cursor).position
+        position = newest_position(database, cursor)
         if after is not None and position != after:
             raise Refused(f"the store went on to {position}: add to one that nobody else writes")
         for batch in batches:
@@ -68,7 +67,7 @@ def adopt(
 
 
 def _is_there(database: Database, cursor: Cursor, life: Life, batch: Batch) -> bool:
-    head = cached_tip(database, cursor, life).head
+    head = edge(database, cursor, life).head
     if batch.first > head and batch.entries:
         return False
     position = life.position
@@ -88,7 +87,7 @@ def _take(
     prepared = _prepare(batch)
     parent = None
     if life is not None:
-        end = cached_tip(database, cursor, life)
+        end = edge(database, cursor, life)
         head, previous, time_us = end.head, end.link, end.time_us
     else:
         parent = _parent(database, cursor, batch)
@@ -108,10 +107,9 @@ def _take(
         life = insert_session(database, cursor, batch.birth, parent, position)
     moment = Moment(database, cursor, life)
     _check_targets(moment, batch, prepared)
-    layout = lay_out(database, cursor, moment, batch.first, prepared, position)
-    said = (batch.time_us, batch.actor, batch.cause, batch.key, link)
-    row = BatchRow(position, life.number, batch.first, batch.last, *said)
-    insert(database, cursor, life, row, layout)
+    layout = lay_out(database, cursor, moment, position, batch.first, prepared)
+    who = (batch.actor, batch.cause, batch.key)
+    insert(database, cursor, life, layout, batch.time_us, who, link)
 
 
 def _check_targets(moment: Moment, batch: Batch, prepared: list[Prepared]) -> None:
@@ -134,7 +132,7 @@ def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
         return None
     parent = by_uid(database, cursor, batch.birth.parent_uid)
     fork = batch.birth.fork or 0
-    if parent is None or fork > cached_tip(database, cursor, parent).head:
+    if parent is None or fork > edge(database, cursor, parent).head:
         raise Refused(
             f"session {batch.uid.hex()} continues {batch.birth.parent_uid.hex()} at {fork}, which "
             "is not there: import that first"
@@ -155,12 +153,12 @@ def _prepared(batch: Batch, seq: int, entry: Entry) -> Prepared:
         if entry.leaf is None:
             raise _damaged(batch, "an event has neither data nor a leaf")
         body = Body(entry.kind, None, b"", None, entry.version)
-        return Prepared(body, Encoded(payload.FORGOTTEN, entry.leaf), None, entry.leaf)
+        return body, Encoded(payload.FORGOTTEN, entry.leaf), None, b""
     if (entry.kind in FAMILY) != (entry.name is not None) or entry.salt is None:
         raise _damaged(batch, "an event has a name and needs none, or the other way round")
     body = Body(entry.kind, entry.name, entry.text, _operand(batch, seq, entry), entry.version)
     encoded = Encoded(*payload.pack(entry.text))
-    return Prepared(body, encoded, entry.salt, b"")  # The link is known, and needs no leaf here.
+    return body, encoded, entry.salt, b""  # The link is known, and needs no hash here.
 
 
 def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:

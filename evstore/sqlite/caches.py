@@ -6,18 +6,17 @@ ENTRIES_MAX = 10_000  # a cache that holds more begins anew
 
 
 class Current:
-    """What the next write changes: it is true inside a write transaction, by number of a life."""
+    """What the next write changes: it is true inside a write transaction."""
 
     def __init__(self) -> None:
-        self.newest: dict[int, Any] = {}  # the newest batch of the store, under 0
-        self.tips: dict[int, Any] = {}
-        self.standings: dict[int, Any] = {}
-        self.due: dict[int, int] = {}  # the seq from which on the next checkpoint is due
+        self.edges: dict[int, Any] = {}  # where each life ends, by its number
+        self.position: int | None = None  # of the newest batch of the store, and its time
+        self.time_us = 0
 
     def outdate(self) -> None:
         """Drop it all, because another process has written."""
-        for cache in (self.newest, self.tips, self.standings, self.due):
-            cache.clear()
+        self.edges.clear()
+        self.position = None
 
 
 class Caches:

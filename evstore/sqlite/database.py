@@ -66,7 +66,10 @@ class Database:
 
     def begin_reading(self) -> Cursor:
         """Return a cursor whose statements see one moment; `end_reading` has to follow."""
-        cursor = self._hold_writer(WAIT_S) if self.path == MEMORY else self._take_reader()
+        if self.path == MEMORY:
+            cursor = self._hold_writer(WAIT_S, time.monotonic())
+        else:
+            cursor = self._take_reader()
         try:
             cursor.execute("begin")
         except BaseException as error:
@@ -107,7 +110,8 @@ class Database:
         A function that says the durability is asked once the lock is held. Raises Busy where others
         hold that for longer than `wait_s`, by default `WAIT_S`.
         """
-        cursor = self.begin(durability, WAIT_S if wait_s is None else wait_s)
+        wait_s = WAIT_S if wait_s is None else wait_s
+        cursor = self.begin(durability, wait_s, time.monotonic())
         try:
             yield cursor
         except BaseException as error:  # noqa: BLE001 - it is raised again
@@ -120,7 +124,8 @@ class Database:
         Work that raises takes its own changes back and nobody else's. It may be done more than
         once, and by another thread. Raises Busy, Unavailable, and what the work raises.
         """
-        self.check()
+        if self._closed is not None or self._failed is not None:
+            self.check()
         result: Result = self.group.commit(work, durability, WAIT_S)
         return result
 
@@ -140,7 +145,7 @@ class Database:
 
     def make_writable(self) -> None:
         """Open the writing connection, creating the format in a blank file."""
-        self._hold(WAIT_S)
+        self._hold(WAIT_S, time.monotonic())
         try:
             if self._writer is None:
                 if self.path == MEMORY:
@@ -231,26 +236,23 @@ class Database:
         self._readers.discard(cursor)
         cursor.connection.close()
 
-    def _hold(self, wait_s: float) -> None:
+    def _hold(self, wait_s: float, since_s: float) -> None:
         """Take the lock, within the deadline that the wait for other processes shares."""
-        started = time.monotonic()
         if not self._lock.acquire(blocking=False):
             # What a thread of the parent held at a process fork is never released: look first.
             self.check()
-            if not self._lock.acquire(timeout=wait_s):
-                raise Busy(round(1000 * wait_s))
-        self._deadline = started + wait_s
+            left_s = since_s + wait_s - time.monotonic()
+            if not self._lock.acquire(timeout=max(left_s, 0.0)):
+                raise Busy(round(1000 * (time.monotonic() - since_s)))
+        self._deadline = since_s + wait_s
 
-    def _hold_writer(self, wait_s: float) -> Cursor:
+    def _hold_writer(self, wait_s: float, since_s: float) -> Cursor:
         """Take the lock and return the writing cursor; whoever gets it releases the lock."""
-        self._hold(wait_s)
-        try:
-            self.check()
-            if self._writer is None:
-                raise ReadOnly(self.path)
-        except BaseException:
+        self._hold(wait_s, since_s)
+        if self._writer is None or self._closed is not None or self._failed is not None:
             self._lock.release()
-            raise
+            self.check()
+            raise ReadOnly(self.path)
         return self._writer
 
     def _take_reader(self) -> Cursor:
@@ -271,9 +273,14 @@ class Database:
                 cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 cursor.connection.close(force=True)
 
-    def begin(self, durability: Durability | Callable[[], Durability], wait_s: float) -> Cursor:
-        """Take the lock and begin a write transaction; `finish` or `give_up` has to follow."""
-        cursor = self._hold_writer(wait_s)
+    def begin(
+        self, durability: Durability | Callable[[], Durability], wait_s: float, since_s: float
+    ) -> Cursor:
+        """Take the lock and begin a write transaction; `finish` or `give_up` has to follow.
+
+        It waits for `wait_s` from `since_s` on, a time of `time.monotonic`.
+        """
+        cursor = self._hold_writer(wait_s, since_s)
         try:
             self._set_synchronous(cursor, durability() if callable(durability) else durability)
             cursor.execute("begin immediate")
@@ -281,7 +288,7 @@ class Database:
                 self._outdate()
         except apsw.BusyError as error:  # Nothing has changed.
             self._lock.release()
-            raise translate(error, self.path, wait_s) from error
+            raise translate(error, self.path, time.monotonic() - since_s) from error
         except BaseException as error:  # noqa: BLE001 - it is raised again
             self.give_up(cursor, error)
         return cursor

@@ -10,7 +10,7 @@ from evstore import observing
 from evstore.chain import Batch
 from evstore.deadlines import Lease, Ttl
 from evstore.errors import Closed, ReadOnly
-from evstore.events import Event, Said
+from evstore.events import Body, Event
 from evstore.limits import Limits
 from evstore.sqlite import leases, listing, lives, log, write
 from evstore.sqlite.database import Database, Durability
@@ -25,7 +25,7 @@ from evstore.sqlite.quiet import Quiet
 from evstore.sqlite.read import Moment
 from evstore.sqlite.schema import Tell
 from evstore.sqlite.sharing import open_database, release
-from evstore.sqlite.write import Decision, Draft, Recorded
+from evstore.sqlite.write import Draft, Recorded, Terms
 
 if TYPE_CHECKING:  # What is needed now and then is imported then, for a quick start.
     from evstore.sqlite.backup import Progress
@@ -75,17 +75,35 @@ class Engine:
 
     # Writing.
 
+    def terms(
+        self,
+        session_id: str,
+        actor: str | None = None,
+        birth: Sequence[Body] = (),
+        ttl: Ttl | None = None,
+    ) -> Terms:
+        """Return what all drafts of one session have in common that go through this handle."""
+        limits, durability, clock = self._limits, self._durability, self.clock
+        return Terms(session_id, limits, durability, clock, actor, birth, self._ttl, ttl)
+
     def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
         if (observer := observing.observer) is not None:
             return observer.append(self, drafts)
-        database = self.database
+        database = self._writable()
         work = write.prepare(database, drafts)
-        return self.noted(database.commit(work, drafts[0].durability))
+        return self.noted(database.commit(work, drafts[0].terms.durability))
 
     def prepare(self, drafts: Sequence[Draft]) -> Work:
         """Do what can be done before the lock; return what is left to do once it is held."""
-        return write.prepare(self.database, drafts)
+        return write.prepare(self._writable(), drafts)
+
+    def _writable(self) -> Database:
+        if self._closed:
+            raise Closed
+        if self._read_only:
+            raise ReadOnly(self.path)
+        return self._shared
 
     def member(self, work: Work, durability: Durability, tell: Tell) -> Member:
         """Return some work as a member for `submit`; `tell` is told once it is decided."""
@@ -111,39 +129,25 @@ class Engine:
         self, session_id: str, origin: Life, at: int, actor: str | None, ttl: Ttl | None
     ) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
-        draft = self.draft(session_id, None, (), actor)
-        draft.ttl = ttl
-        return write.fork(self.database, draft, origin, at)
+        draft = Draft(self.terms(session_id, actor, ttl=ttl), None, ())
+        return write.fork(self._writable(), draft, origin, at)
 
     def adopt(self, batches: Iterable[Batch], after: int | None = None) -> tuple[int, int]:
         """Append batches recorded elsewhere, after a position if told; return (batches, events)."""
-        if self._read_only:
-            raise ReadOnly(self.path)
+        database = self._writable()
         if after is None:
             self.sweep(None)  # so that an id whose session has expired is free
         from evstore.sqlite import adopt
 
-        return adopt.adopt(self.database, batches, self._durability, after)
-
-    def draft(
-        self, session_id: str, life: Life | None, say: Said | Decision, actor: str | None
-    ) -> Draft:
-        """Return a draft within the limits of this handle; raises ReadOnly and Closed."""
-        if self._read_only:
-            raise ReadOnly(self.path)
-        draft = Draft(session_id, life, say, self._limits, self._durability, self.clock, actor)
-        draft.birth_ttl = self._ttl
-        return draft
+        return adopt.adopt(database, batches, self._durability, after)
 
     def touch(self, life: Life, ttl: Ttl | None) -> None:
         """Renew the lease of a session, or give it one."""
-        if self._read_only:
-            raise ReadOnly(self.path)
-        leases.touch(self.database, life, ttl, self.clock(), self._durability)
+        leases.touch(self._writable(), life, ttl, self.clock(), self._durability)
 
     def sweep(self, actor: str | None) -> int:
         """Record the expiry of every session whose deadline has passed; return how many."""
-        return leases.sweep(self.database, self.draft("", None, (), actor))
+        return leases.sweep(self._writable(), self.terms("", actor))
 
     def flush(self) -> None:
         """Make all that was committed survive a power cut."""
@@ -339,19 +343,15 @@ class Engine:
 
     def rebuild(self, life: Life | None = None) -> list[Finding]:
         """Make what is derived what the log says, of all lives or of one; return what was not."""
-        if self._read_only:
-            raise ReadOnly(self.path)
         from evstore.sqlite import maintain
 
-        return maintain.rebuild(self.database, life, self._durability)
+        return maintain.rebuild(self._writable(), life, self._durability)
 
     def compact(self) -> "Gain":
         """Encode the log anew, and give back the space that it saves."""
-        if self._read_only:
-            raise ReadOnly(self.path)
         from evstore.sqlite import compact
 
-        return compact.compact(self.database, self._durability)
+        return compact.compact(self._writable(), self._durability)
 
     def backup(self, path: str, until: int | None, progress: "Progress | None") -> int:
         """Copy the store, or its batches up to a position, into a new file; return its end."""

@@ -45,12 +45,8 @@ class Member:
         self.work = work
         self.tell = tell  # by which the event loop of a task learns which members are decided
         self.durable = durable  # whether the commit has to survive a power cut
-        self.deadline_s = time.monotonic() + wait_s
-
-    @property
-    def left_s(self) -> float:
-        """How long it may still wait, in seconds."""
-        return max(self.deadline_s - time.monotonic(), 0.0)
+        self.wait_s = wait_s  # how long it may wait at most, and since when it does
+        self.since_s = time.monotonic()
 
 
 class Group:
@@ -62,7 +58,7 @@ class Group:
 
     def __init__(
         self,
-        begin: Callable[[Callable[[], Durability], float], Cursor],
+        begin: Callable[[Callable[[], Durability], float, float], Cursor],
         finish: Callable[[Cursor], None],
         give_up: Callable[[Cursor, BaseException], NoReturn],
         forget: Callable[[], None],
@@ -87,7 +83,13 @@ class Group:
         once, and by another thread. Raises Busy, Unavailable, and what the work raises.
         """
         member = Member(work, durable=durability == "full", wait_s=wait_s)
-        if self._leads(member) or self._sleep(member):
+        with self._gate:
+            leads, self._led = not self._led, True
+            if not leads:
+                member.turn = threading.Lock()
+                member.turn.acquire()
+                self._waiting.append(member)
+        if leads or self._sleep(member):
             try:
                 self._lead(member, [member])
             finally:
@@ -129,25 +131,16 @@ class Group:
                 self._led = True
                 self._called.release()
 
-    def _leads(self, member: Member) -> bool:
-        """Tell whether a new member leads, because nobody does; otherwise it waits."""
-        with self._gate:
-            if not self._led:
-                self._led = True
-                return True
-            member.turn = threading.Lock()
-            member.turn.acquire()
-            self._waiting.append(member)
-            return False
-
     def _sleep(self, member: Member) -> bool:
         """Wait until the outcome is known, or time has run out; tell whether it has to lead."""
         assert member.turn is not None
-        started_s = time.monotonic()
+        left_s = member.wait_s
         try:
-            while not member.turn.acquire(timeout=max(member.left_s, 0.05)):
+            while not member.turn.acquire(timeout=max(left_s, 0.05)):
+                waited_s = time.monotonic() - member.since_s
                 if self.withdraw(member):  # else it is being done, and will be known soon
-                    raise Busy(round(1000 * (time.monotonic() - started_s)))
+                    raise Busy(round(1000 * waited_s))
+                left_s = member.wait_s - waited_s
         except BaseException:
             # Where the thread was interrupted, the next one leads in its stead.
             if not self.withdraw(member) and member.leads:
@@ -164,7 +157,8 @@ class Group:
             elif self._led:
                 following = self._waiting.popleft()
                 following.leads = True
-                _wake([following])
+                assert following.turn is not None
+                following.turn.release()
 
     # What the deputy does.
 
@@ -208,13 +202,19 @@ class Group:
         finishing = False
         try:
             try:
-                cursor = self._begin(self._take_along, leader.left_s)
+                cursor = self._begin(self._take_along, leader.wait_s, leader.since_s)
             finally:
-                self._set_out()
+                if len(members) == 1 and leader.tell is None:
+                    self._taken = []  # It is this thread's own, which cannot withdraw it now.
+                else:
+                    self._set_out()
             try:
                 if (observer := observing.observer) is not None:
                     observer.group(members)
-                self._work(cursor, members)
+                if len(members) == 1:  # It may be another one: a leader may be withdrawn.
+                    members[0].result = members[0].work(cursor)
+                else:
+                    self._work(cursor, members)
             except BaseException as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
             finishing = True
@@ -256,9 +256,6 @@ class Group:
         Most that fail do so before they have changed anything. Only where one fails later, all is
         taken back and done again, each member behind a savepoint of its own.
         """
-        if len(members) == 1:
-            members[0].result = members[0].work(cursor)
-            return
         changes = cursor.connection.total_changes
         for member in _unhurried(members):
             before = changes()
@@ -292,10 +289,18 @@ class Group:
 
     @staticmethod
     def _settle(members: Sequence[Member], error: BaseException | None = None) -> None:
+        """Let threads go on, and tell each event loop, once, of all members that are its own."""
+        told: dict[Tell, list[Member]] = {}
         for member in members:
-            member.error = member.error or error  # Its own goes before one of the group.
+            if error is not None and member.error is None:  # Its own goes before one of the group.
+                member.error = error
             member.decided = True
-        _wake(members)
+            if member.tell is not None:
+                told.setdefault(member.tell, []).append(member)
+            elif member.turn is not None:
+                member.turn.release()
+        for tell, own in told.items():
+            tell(own)
 
 
 def _unhurried(members: Sequence[Member]) -> Iterator[Member]:
@@ -306,15 +311,3 @@ def _unhurried(members: Sequence[Member]) -> Iterator[Member]:
         if member.tell is not None and time.monotonic() > rest_s:
             time.sleep(REST_S)
             rest_s = time.monotonic() + WORK_S
-
-
-def _wake(members: Sequence[Member]) -> None:
-    """Let threads go on, and tell each event loop, once, of all the members that are its own."""
-    told: dict[Tell, list[Member]] = {}
-    for member in members:
-        if member.tell is not None:
-            told.setdefault(member.tell, []).append(member)
-        elif member.turn is not None:
-            member.turn.release()
-    for tell, own in told.items():
-        tell(own)

@@ -12,6 +12,8 @@ from evstore.events import (
     ENDINGS,
     FAMILY,
     KINDS,
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
     METADATA,
     METADATA_SET,
     SESSION_RESTORED,
@@ -31,6 +33,7 @@ from evstore.state import Outline, Reference, is_there, step
 CHECKPOINT_EVENTS = 1000  # at least so many events lie between two checkpoints of a lineage
 NUMBERS = {kind: number for number, kind in enumerate(KINDS, 1)}
 _TURNS = ENDINGS | {SESSION_RESTORED}
+_TARGETING = frozenset({MESSAGE_REMOVED, MESSAGE_REPLACED})
 _INSERT_EVENT = (
     "insert into event(id, kind, version, name, base, operand, encoding, delta, size, position,"
     " salt, data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -39,34 +42,23 @@ _INSERT_BATCH = "insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INLINE_BYTES_MAX = payload.ZSTD_FROM_BYTES - 1
 
 
-class Newest(NamedTuple):
-    """The newest batch of the whole store."""
-
-    position: int
-    time_us: int
-
-
-class Prepared(NamedTuple):
-    """A body with all that can be computed before the lock."""
-
-    body: Body
-    encoded: Encoded | None  # None is a short text, which is stored as it is
-    salt: bytes | None
-    leaf: bytes
+# A body with all that can be computed before the lock: how it is encoded (None is a short text,
+# which is stored as it is), its salt, and what the link of its batch says of it.
+Prepared = tuple[Body, Encoded | None, bytes | None, bytes]
+Who = tuple[str | None, str | None, str | None]  # the actor, cause and key of a batch
 
 
-class BatchRow(NamedTuple):
-    """A row of the batch table."""
+class Edge:
+    """Where a life ends and how it stands: what its next batch continues."""
 
-    position: int
-    session: int
-    first: int
-    last: int
-    time_us: int
-    actor: str | None
-    cause: str | None
-    key: str | None
-    link: bytes
+    __slots__ = ("due", "head", "link", "standing", "time_us")
+
+    def __init__(self, head: int, time_us: int, hashed: bytes) -> None:
+        self.head = head
+        self.time_us = time_us
+        self.link = hashed
+        self.standing: Standing | None = None  # which nobody has asked for yet
+        self.due = 0  # the seq from which on the next checkpoint is, as far as we know
 
 
 class Named(NamedTuple):
@@ -90,13 +82,17 @@ class Layout:
     Without a life, which is about to be born, the rows are numbered by seq alone.
     """
 
-    __slots__ = ("kinds", "life", "named", "rows")
+    __slots__ = ("first", "life", "moment", "named", "position", "rows", "targets", "turns")
 
-    def __init__(self, life: Life | None, kinds: list[str]) -> None:
-        self.life = life
-        self.kinds = kinds
+    def __init__(self, moment: Moment, position: int, first: int) -> None:
+        self.moment = moment  # just before it
+        self.life = moment.life
+        self.position = position
+        self.first = first
         self.rows: list[Columns] = []
         self.named: dict[tuple[int, str], Named] = {}
+        self.targets: list[int] = []  # the messages that it removes or replaces
+        self.turns: list[str] = []  # its kinds that end a life, or bring it back
 
     def growth(self, family: int, now_us: int) -> int:
         """Return how many more names of a family are there after the batch, at its time."""
@@ -107,41 +103,55 @@ class Layout:
                 growth -= is_there(family, named.before, now_us)
         return growth
 
+    def place(self, seq: int, body: Body) -> int | None:
+        """Note where a name stands from `seq` on; return the seq of the event before of this name.
+
+        Raises Conflict where that is not what the body expects.
+        """
+        name, family = body.name, FAMILY.get(body.kind)
+        if family is None or name is None:
+            return None
+        known = self.named.get((family, name))
+        before = known.now if known else self.moment.newest(family, name)
+        if body.expected is not ANY:
+            _check_expected(self.moment, family, body, before)
+        now = step(before, seq, body.kind, body.operand)
+        self.named[family, name] = Named(known.before if known else before, now, body)
+        return before.seq if before else None
+
 
 def lay_out(
     database: Database,
     cursor: Cursor,
     moment: Moment,
+    position: int,
     first: int,
     prepared: Sequence[Prepared],
-    position: int,
 ) -> Layout:
     """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
-    life = moment.life
-    layout = Layout(life, [body.kind for body, *_ in prepared])
+    layout = Layout(moment, position, first)
+    life, rows = layout.life, layout.rows
     start = 0 if life is None else life.number << SEQ_BITS
     for seq, (body, encoded, salt, _) in enumerate(prepared, first):
-        kind, name, base, stored = body.kind, body.name, None, encoded
-        family = FAMILY.get(kind)
-        if family is not None and name is not None:
-            known = layout.named.get((family, name))
-            before = known.now if known else moment.newest(family, name)
-            if body.expected is not ANY:
-                _check_expected(moment, family, body, before)
-            base = before.seq if before else None
-            now = step(before, seq, kind, body.operand)
-            layout.named[family, name] = Named(known.before if known else before, now, body)
+        kind, name, text, operand = body.kind, body.name, body.text, body.operand
+        stored, base = encoded, None
+        if name is not None:
+            base = layout.place(seq, body)
             if life is not None and encoded is not None and chains.is_large(body):
                 stored = chains.settle(database, cursor, life, base, seq, body, encoded)
+        elif kind in _TARGETING and operand is not None:
+            layout.targets.append(operand)
+        elif kind in _TURNS:
+            layout.turns.append(kind)
         number = NUMBERS.get(kind) or kind_number(database, cursor, kind)
-        said = (start + seq, number, body.version, name, base, body.operand)
+        said = (start + seq, number, body.version, name, base, operand)
         form: Columns = (payload.TEXT, None)
         data: str | bytes
         if stored is None:
-            data = body.text.decode()
+            data = text.decode()
         else:
             form, data = (stored.encoding, stored.delta), stored.data
-        layout.rows.append((*said, *form, len(body.text), position, salt, data))
+        rows.append((*said, *form, len(text), position, salt, data))
     return layout
 
 
@@ -152,50 +162,61 @@ def _check_expected(moment: Moment, family: int, body: Body, before: Reference |
         raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
 
 
-def insert(database: Database, cursor: Cursor, life: Life, row: BatchRow, layout: Layout) -> None:
+def insert(
+    database: Database,
+    cursor: Cursor,
+    life: Life,
+    layout: Layout,
+    time_us: int,
+    who: Who,
+    hashed: bytes,
+) -> None:
     """Insert a batch and its events, and bring all that is derived from them up to date."""
+    current, rows, number, position = database.current, layout.rows, life.number, layout.position
+    last = layout.first + len(rows) - 1
+    row = (position, number, layout.first, last, time_us, *who, hashed)
     cursor.execute(_INSERT_BATCH, row)
-    current, rows, last = database.current, layout.rows, row.last
     if layout.life is None:
-        start = life.number << SEQ_BITS
+        start = number << SEQ_BITS
         rows = [(start + event[0], *event[1:]) for event in rows]
     cursor.executemany(_INSERT_EVENT, rows)
     for (family, name), named in layout.named.items():
-        put_variable(cursor, life.number, family, name, named.now, inline_text(named.value))
-    if not _TURNS.isdisjoint(layout.kinds):
-        for kind in layout.kinds:
-            _follow_life(database, cursor, life, kind)
-    if rows and last >= current.due.get(life.number, 0):
-        insert_checkpoint(database, cursor, life, last)
-    bounded(current.tips)[life.number] = Tip(last, row.time_us, row.link)
-    current.newest[0] = Newest(row.position, row.time_us)
+        put_variable(cursor, number, family, name, named.now, inline_text(named.value))
+    edge = current.edges.get(number)
+    if edge is None:
+        edge = bounded(current.edges)[number] = Edge(last, time_us, hashed)
+    else:
+        edge.head, edge.time_us, edge.link = last, time_us, hashed
+    for kind in layout.turns:
+        _follow_life(database, cursor, life, kind)
+    if rows and last >= edge.due:
+        insert_checkpoint(cursor, life, Moment(database, cursor, life, last), edge)
+    current.position, current.time_us = position, time_us
 
 
-def newest(database: Database, cursor: Cursor) -> Newest:
-    """Return the newest batch."""
-    known: Newest | None = database.current.newest.get(0)
-    if known is None:
-        row = cursor.execute(
-            "select position, time from batch order by position desc limit 1"
-        ).fetchone()
-        known = database.current.newest[0] = Newest(*row) if row else Newest(0, 0)
-    return known
+def newest_position(database: Database, cursor: Cursor) -> int:
+    """Return the position of the newest batch, inside a write transaction."""
+    current = database.current
+    if current.position is None:
+        query = "select position, time from batch order by position desc limit 1"
+        current.position, current.time_us = cursor.execute(query).fetchone() or (0, 0)
+    return current.position
 
 
-def cached_tip(database: Database, cursor: Cursor, life: Life) -> Tip:
-    """Return the newest end of a life's log, inside a write transaction."""
-    found: Tip | None = database.current.tips.get(life.number)
+def edge(database: Database, cursor: Cursor, life: Life) -> Edge:
+    """Return where a life ends, inside a write transaction."""
+    found: Edge | None = database.current.edges.get(life.number)
     if found is None:
-        found = bounded(database.current.tips)[life.number] = tip(cursor, life)
+        found = bounded(database.current.edges)[life.number] = Edge(*tip(cursor, life))
     return found
 
 
 def cached_standing(database: Database, cursor: Cursor, life: Life) -> Standing:
     """Return how a life stands, inside a write transaction."""
-    found: Standing | None = database.current.standings.get(life.number)
-    if found is None:
-        found = bounded(database.current.standings)[life.number] = standing(cursor, life)
-    return found
+    found = edge(database, cursor, life)
+    if found.standing is None:
+        found.standing = standing(cursor, life)
+    return found.standing
 
 
 def kind_number(database: Database, cursor: Cursor, kind: str) -> int:
@@ -280,20 +301,19 @@ def _unchanged_since(cursor: Cursor, life: Life, seq: int) -> bool:
     return newest is None or newest <= seq
 
 
-def insert_checkpoint(database: Database, cursor: Cursor, life: Life, seq: int) -> None:
-    """Write the state at `seq` down, if the last time is long enough ago."""
-    due = bounded(database.current.due)
-    if life.number not in due:
-        due[life.number] = newest_anchor(cursor, life, seq).seq + CHECKPOINT_EVENTS
-    if seq < due[life.number]:
+def insert_checkpoint(cursor: Cursor, life: Life, moment: Moment, edge: Edge) -> None:
+    """Write the state at a moment down, if the last time is long enough ago."""
+    seq = moment.seq
+    if not edge.due:
+        edge.due = newest_anchor(cursor, life, seq).seq + CHECKPOINT_EVENTS
+    if seq < edge.due:
         return
-    moment = Moment(database, cursor, life, seq)
     outline = moment.outline()
     distance = checkpoint_distance(outline)
-    due[life.number] = newest_anchor(cursor, life, seq).seq + distance
-    if seq >= due[life.number]:
+    edge.due = newest_anchor(cursor, life, seq).seq + distance
+    if seq >= edge.due:
         put_checkpoint(cursor, life.event_id(seq), write_outline(outline))
-        due[life.number] = seq + distance
+        edge.due = seq + distance
 
 
 def checkpoint_distance(outline: Outline) -> int:
@@ -332,13 +352,19 @@ def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> N
 def set_ended(database: Database, cursor: Cursor, life: Life, kind: int | None) -> None:
     """Write down by which kind of event a life is over, if it is."""
     cursor.execute("update session set ended = ? where number = ?", (kind, life.number))
-    database.current.standings.pop(life.number, None)
+    _stands_anew(database, life)
 
 
 def put_lease(database: Database, cursor: Cursor, life: Life, lease: Lease) -> None:
     """Write down how long a session lives."""
     cursor.execute("insert or replace into lease values(?, ?, ?)", (life.number, *lease))
-    database.current.standings.pop(life.number, None)
+    _stands_anew(database, life)
+
+
+def _stands_anew(database: Database, life: Life) -> None:
+    known: Edge | None = database.current.edges.get(life.number)
+    if known is not None:
+        known.standing = None
 
 
 def tip_at(cursor: Cursor, life: Life, seq: int) -> Tip:

@@ -7,7 +7,7 @@ from evstore.errors import EvstoreError
 from evstore.sqlite.database import Database, Durability
 from evstore.sqlite.insert import put_lease
 from evstore.sqlite.lives import Life, by_number, by_uid, standing
-from evstore.sqlite.write import Draft, expire
+from evstore.sqlite.write import Terms, expire
 
 _SWEPT_TOGETHER = 100  # sessions in one commit, so that nobody waits long for the lock
 
@@ -36,17 +36,18 @@ def renew_if_free(database: Database, life: Life, now_us: int) -> None:
             put_lease(database, cursor, life, now.lease.renewed(now_us))
 
 
-def sweep(database: Database, draft: Draft) -> int:
+def sweep(database: Database, terms: Terms) -> int:
     """Record `session.expired` for every session whose deadline has passed; return how many."""
-    swept, now_us = 0, draft.clock()
+    swept, now_us = 0, terms.clock()
     while True:
-        with database.writing(draft.durability) as cursor:
+        with database.writing(terms.durability) as cursor:
             expired = cursor.execute(
                 "select session from lease where expires <= ? order by expires limit ?",
                 (now_us, _SWEPT_TOGETHER),
             ).fetchall()
             for (number,) in expired:
-                expire(database, cursor, draft, by_number(database, cursor, number))
+                life = by_number(database, cursor, number)
+                expire(database, cursor, terms, life, terms.actor)
         swept += len(expired)
         if len(expired) < _SWEPT_TOGETHER:
             return swept

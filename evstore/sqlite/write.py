@@ -7,11 +7,12 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import attrs
 
-from evstore.chain import Birth, leaf, link, said_by
+from evstore.chain import Birth, leaf, link, linked, said_by
 from evstore.deadlines import Lease, Ttl, lease_after
 from evstore.errors import (
     Conflict,
@@ -21,8 +22,6 @@ from evstore.errors import (
 )
 from evstore.events import (
     ANY,
-    MESSAGE_REMOVED,
-    MESSAGE_REPLACED,
     METADATA,
     METADATA_SET,
     SESSION_EXPIRED,
@@ -41,49 +40,42 @@ from evstore.limits import Limits
 from evstore.sqlite import chains
 from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
-    BatchRow,
     Layout,
     Prepared,
     cached_standing,
-    cached_tip,
+    edge,
     insert,
     insert_session,
     lay_out,
-    newest,
+    newest_position,
     put_lease,
     tip_at,
 )
 from evstore.sqlite.lives import UNBORN, Life, holder
 from evstore.sqlite.log import batch_events
+from evstore.sqlite.payload import ZSTD_FROM_BYTES
 from evstore.sqlite.read import Moment
 
 Decision = Callable[[Moment], Said]
-_TARGETING = frozenset({MESSAGE_REMOVED, MESSAGE_REPLACED})
+_SEEN = "select position from batch where session = ? and key = ?"
 
 
-@attrs.define(eq=False, repr=False)
-class Draft:
-    """What one batch is to say, by whom, and on what condition.
+@attrs.frozen(eq=False, repr=False)
+class Terms:
+    """What all batches have in common that one handle says to a session.
 
-    `say` is either the bodies or a function that decides on them under the lock. `birth` are the
-    bodies that go first if this batch brings the session into being, and `birth_ttl` says how long
-    it lives then; `ttl` says so of any session. `revives` is for the return of a life that is over.
+    `birth` are the bodies that go first in the batch that brings the session into being, and
+    `birth_ttl` says how long it lives then; `ttl` says so of any session.
     """
 
     session_id: str
-    life: Life | None
-    say: Said | Decision
     limits: Limits
     durability: Durability
     clock: Callable[[], int]
     actor: str | None = None
-    cause: str | None = None
-    key: str | None = None
-    expect: int | Sentinel = ANY
     birth: Sequence[Body] = ()
     birth_ttl: Ttl | None = None
     ttl: Ttl | None = None
-    revives: bool = False
 
 
 class Recorded(NamedTuple):
@@ -120,16 +112,196 @@ class Recorded(NamedTuple):
         ]
 
 
-def prepare(database: Database, drafts: Sequence[Draft]) -> Callable[[Cursor], list[Recorded]]:
-    """Return the work that appends batches at consecutive positions, once the lock is held.
+class Draft:
+    """What one batch is to say, by whom and on what condition, on its way into the log.
 
-    It raises Conflict, SessionNotFound, TooMany and TooLarge.
+    `say` is either the bodies or a function that decides on them under the lock. `revives` is for
+    the return of a life that is over. What can be done before the lock is done by `prepare`, and
+    the rest by `record`, once or more often.
     """
-    return partial(_append, [_Appending(database, draft) for draft in drafts])
+
+    __slots__ = (
+        "_birth",
+        "_database",
+        "_prepared",
+        "_said_by",
+        "actor",
+        "cause",
+        "expect",
+        "key",
+        "life",
+        "revives",
+        "say",
+        "terms",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        life: Life | None,
+        say: Said | Decision,
+        actor: str | None = None,
+        cause: str | None = None,
+        key: str | None = None,
+        expect: int | Sentinel = ANY,
+        *,
+        revives: bool = False,
+    ) -> None:
+        self.terms = terms
+        self.life = life
+        self.say = say
+        self.actor = terms.actor if actor is None else actor
+        self.cause = cause
+        self.key = key
+        self.expect = expect
+        self.revives = revives
+
+    def prepare(self, database: Database) -> None:
+        """Do what can be done before the lock: encode and hash the bodies."""
+        self._database = database
+        self._said_by = said_by(self.actor, self.cause, self.key)
+        birth, say = self.terms.birth, self.say
+        self._birth = self._ready(None, birth) if birth else []
+        self._prepared = None if callable(say) else self._ready(self.life, say)
+
+    def _ready(self, life: Life | None, bodies: Said) -> list[Any]:
+        """Return bodies as far as they are known, with a salt, encoded and hashed."""
+        salts = os.urandom(16 * len(bodies))
+        prepared: list[Prepared | Later] = []
+        for index, body in enumerate(bodies):
+            if callable(body):
+                prepared.append(body)
+                continue
+            kind, text, salt = body.kind, body.text, salts[16 * index : 16 * index + 16]
+            hashed = linked(kind, body.version, leaf(salt, kind, body.name, text, self._said_by))
+            small = len(text) < ZSTD_FROM_BYTES
+            encoded = None if small else chains.encode(self._database, life, body)
+            prepared.append((body, encoded, salt, hashed))
+        return prepared
+
+    def record(self, cursor: Cursor) -> Recorded:
+        """Return the batch as recorded: newly, before under the same key, or not at all.
+
+        Raises Conflict, SessionNotFound, TooMany and TooLarge.
+        """
+        now_us = self.terms.clock()
+        return self.go_on(cursor, *_find_life(self._database, cursor, self, now_us), now_us)
+
+    def go_on(
+        self, cursor: Cursor, life: Life | None, lease: Lease | None, now_us: int
+    ) -> Recorded:
+        """Go on where it is known which life it is, if any."""
+        database, prepared = self._database, self._prepared
+        position = newest_position(database, cursor) + 1
+        before = UNBORN if life is None else edge(database, cursor, life)
+        now_us = max(now_us, database.current.time_us, before.time_us + 1)
+        moment = Moment(database, cursor, life, None, now_us)
+        if self.key is not None and life is not None:
+            seen = cursor.execute(_SEEN, (life.number, self.key)).get
+            if seen is not None:
+                return self._same(cursor, life, seen, prepared or [])
+        if self.expect is not ANY and self.expect != before.head:
+            raise Conflict(self.terms.session_id, self.expect, before.head)
+        if prepared is None:
+            assert callable(self.say)
+            prepared = self._ready(life, self.say(moment))
+        if not prepared:
+            return Recorded(life, 0, 0, 0, None, None)
+        first = before.head + 1
+        if any(map(callable, prepared)):
+            front = len(self._birth) if life is None else 0
+            prepared = self._resolved(life, prepared, first + front)
+        if life is None:
+            prepared = [*self._birth, *prepared]
+        layout = lay_out(database, cursor, moment, position, first, prepared)
+        if layout.targets and not callable(self.say):
+            self._check_targets(layout)
+        if layout.named:
+            self._check_limits(layout, now_us)
+        return self._insert(cursor, layout, before.link, lease, now_us, prepared)
+
+    def _insert(
+        self,
+        cursor: Cursor,
+        layout: Layout,
+        previous: bytes,
+        lease: Lease | None,
+        now_us: int,
+        prepared: list[Prepared],
+    ) -> Recorded:
+        life, origin, position, first = layout.life, None, layout.position, layout.first
+        if life is None:
+            life, origin = self._bear(cursor, position, now_us)
+        hashed = link(previous, life.uid, first, now_us, [each[3] for each in prepared], origin)
+        begins = origin is not None or self.revives
+        if begins or lease is not None or self.terms.ttl is not None:
+            _renew(self._database, cursor, self.terms, life, lease, begins=begins)
+        who = (self.actor, self.cause, self.key)
+        insert(self._database, cursor, life, layout, now_us, who, hashed)
+        return Recorded(life, position, now_us, first, self.actor, self.cause, prepared)
+
+    def _resolved(self, life: Life | None, items: Sequence[Any], first: int) -> list[Prepared]:
+        """Return all as bodies, now that it is known at which seq they begin."""
+        return [
+            *chain.from_iterable(
+                self._ready(life, [item(first)]) if callable(item) else [item] for item in items
+            )
+        ]
+
+    def _same(self, cursor: Cursor, life: Life, position: int, prepared: Sequence[Any]) -> Recorded:
+        """Return what was recorded before under the same key, if it says the same."""
+        events = batch_events(self._database, cursor, life, position)
+        front = max(len(events) - len(prepared), 0)
+        kinds = {event.kind for event in events[:front]}
+        if position != life.position or not kinds <= {METADATA_SET}:
+            front = 0  # Only at a birth metadata goes in front, and is ignored later.
+        bodies = [body for body, *_ in self._resolved(life, prepared, events[0].seq + front)]
+        said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
+        recorded = [
+            _content(event.kind, event.name, event.text, operand(event)) for event in events[front:]
+        ]
+        if said != recorded:
+            expected = f"the events first recorded under key {self.key!r}"
+            raise Conflict(self.terms.session_id, expected, "other events")
+        return Recorded(life, position, 0, 0, None, None, seen=events)
+
+    def _bear(self, cursor: Cursor, position: int, time_us: int) -> tuple[Life, bytes]:
+        session_id = self.terms.session_id
+        birth = Birth(os.urandom(16), session_id, time_us, None, None, os.urandom(16))
+        life = insert_session(self._database, cursor, birth, None, position)
+        return life, birth.origin(self.actor, self.cause)
+
+    def _check_targets(self, layout: Layout) -> None:
+        """A message named by its seq may have gone since the batch was begun."""
+        moment = layout.moment
+        for seq in layout.targets:
+            if seq < layout.first and not moment.message_list().holds(moment.ordinal(seq)):
+                raise Conflict(self.terms.session_id, f"message {seq}", "gone")
+
+    def _check_limits(self, layout: Layout, now_us: int) -> None:
+        limits, moment = self.terms.limits, layout.moment
+        kinds = {named.body.kind for named in layout.named.values()}
+        if VARIABLE_SET in kinds:
+            growth = layout.growth(VARIABLES, now_us)
+            count = moment.count(VARIABLES) + growth if growth > 0 else 0
+            if count > limits.variables_max:
+                raise TooMany("variables", count, limits.variables_max)
+        if METADATA_SET in kinds:
+            size_bytes = _metadata_bytes(layout)
+            if size_bytes > limits.metadata_bytes_max:
+                what = "the metadata of a session"
+                raise TooLarge(what, size_bytes, limits.metadata_bytes_max)
 
 
-def _append(appendings: Sequence["_Appending"], cursor: Cursor) -> list[Recorded]:
-    return [appending.run(cursor) for appending in appendings]
+def prepare(database: Database, drafts: Sequence[Draft]) -> Callable[[Cursor], list[Recorded]]:
+    """Return the work that appends batches at consecutive positions, once the lock is held."""
+    for draft in drafts:
+        draft.prepare(database)
+    return partial(_record, drafts)
+
+
+def _record(drafts: Sequence[Draft], cursor: Cursor) -> list[Recorded]:
+    return [draft.record(cursor) for draft in drafts]
 
 
 def _find_life(
@@ -139,202 +311,32 @@ def _find_life(
 
     A life whose deadline has passed gives its id up first.
     """
-    life = draft.life
+    life, session_id = draft.life, draft.terms.session_id
     if life is not None and not draft.revives:
         now = cached_standing(database, cursor, life)
         if now.ended is not None or now.lease is not None:
-            now.check(draft.session_id, now_us)
+            now.check(session_id, now_us)
         return life, now.lease
-    current = holder(database, cursor, draft.session_id)
+    current = holder(database, cursor, session_id)
     lease = cached_standing(database, cursor, current).lease if current else None
     if current is not None and lease is not None and lease.expires_us <= now_us:
-        expire(database, cursor, draft, current)
+        expire(database, cursor, draft.terms, current, draft.actor)
         current = lease = None
     return (life, None) if life else (current, lease)
 
 
-def expire(database: Database, cursor: Cursor, draft: Draft, life: Life) -> None:
+def expire(database: Database, cursor: Cursor, terms: Terms, life: Life, actor: str | None) -> None:
     """Record that the deadline of a life has passed, which frees its id."""
-    said = [mark(SESSION_EXPIRED)]
-    ending = Draft(life.shown, life, said, draft.limits, draft.durability, draft.clock, draft.actor)
-    _Appending(database, ending).go_on(cursor, life, None, draft.clock())
+    own = Terms(life.shown, terms.limits, terms.durability, terms.clock)
+    ending = Draft(own, life, [mark(SESSION_EXPIRED)], actor)
+    ending.prepare(database)
+    ending.go_on(cursor, life, None, terms.clock())
 
 
-def _prepare(
-    database: Database, life: Life | None, bodies: Said, said: bytes
-) -> list[Prepared | Later]:
-    """Do what can be done before the lock: encode and hash the bodies."""
-    salts = os.urandom(16 * len(bodies))
-    prepared: list[Prepared | Later] = []
-    for index, body in enumerate(bodies):
-        if callable(body):
-            prepared.append(body)
-        else:
-            salt = salts[16 * index : 16 * index + 16]
-            prepared.append(_prepared(database, life, body, salt, said))
-    return prepared
-
-
-def _prepared(
-    database: Database, life: Life | None, body: Body, salt: bytes, said: bytes
-) -> Prepared:
-    hashed = leaf(salt, body.kind, body.name, body.text, said)
-    return Prepared(body, chains.encode(database, life, body), salt, hashed)
-
-
-class _Appending:
-    """One append: what can be done before the lock, and then what is decided under it.
-
-    What was read there stays true until the commit.
-    """
-
-    def __init__(self, database: Database, draft: Draft) -> None:
-        said = draft.say
-        self._database = database
-        self._draft = draft
-        self._said = said_by(draft.actor, draft.cause, draft.key)
-        self._birth = _prepare(database, None, draft.birth, self._said) if draft.birth else []
-        self._prepared = (
-            None if callable(said) else _prepare(database, draft.life, said, self._said)
-        )
-
-    def run(self, cursor: Cursor) -> Recorded:
-        """Return the batch as recorded: newly, before under the same key, or not at all."""
-        now_us = self._draft.clock()
-        return self.go_on(cursor, *_find_life(self._database, cursor, self._draft, now_us), now_us)
-
-    def go_on(
-        self, cursor: Cursor, life: Life | None, lease: Lease | None, now_us: int
-    ) -> Recorded:
-        """Go on where it is known which life it is, if any."""
-        draft, database = self._draft, self._database
-        self._cursor = cursor
-        self._life = life
-        self._lease = lease
-        self._newest = newest(database, cursor)
-        self._tip = UNBORN if life is None else cached_tip(database, cursor, life)
-        self._now_us = max(now_us, self._newest.time_us, self._tip.time_us + 1)
-        moment = Moment(database, cursor, life, None, self._now_us)
-        prepared = self._prepared
-        seen = None if draft.key is None else self._seen_before()
-        if seen is not None:
-            return self._same(seen, prepared or [])
-        if draft.expect is not ANY and draft.expect != self._tip.head:
-            raise Conflict(draft.session_id, draft.expect, self._tip.head)
-        if prepared is None:
-            assert callable(draft.say)
-            prepared = _prepare(database, life, draft.say(moment), self._said)
-        if not prepared:
-            return Recorded(life, 0, 0, 0, None, None)
-        front = self._birth if life is None else []
-        first = self._tip.head + 1
-        items = [*front, *prepared]
-        return self._record(moment, first, self._resolve(items, first + len(front)))
-
-    def _resolve(self, items: list[Any], first: int) -> list[Prepared]:
-        if not any(map(callable, items)):
-            return items
-        return [
-            _prepared(self._database, self._life, item(first), os.urandom(16), self._said)
-            if callable(item)
-            else item
-            for item in items
-        ]
-
-    # Idempotency.
-
-    def _seen_before(self) -> int | None:
-        if self._life is None:
-            return None
-        position: int | None = self._cursor.execute(
-            "select position from batch where session = ? and key = ?",
-            (self._life.number, self._draft.key),
-        ).get
-        return position
-
-    def _same(self, position: int, prepared: list[Prepared | Later]) -> Recorded:
-        assert self._life is not None
-        events = batch_events(self._database, self._cursor, self._life, position)
-        front = max(len(events) - len(prepared), 0)
-        kinds = {event.kind for event in events[:front]}
-        if position != self._life.position or not kinds <= {METADATA_SET}:
-            front = 0  # Only at a birth metadata goes in front, and is ignored later.
-        bodies = [item.body for item in self._resolve(prepared, events[0].seq + front)]
-        said = [_content(body.kind, body.name, body.text.decode(), body.operand) for body in bodies]
-        recorded = [
-            _content(event.kind, event.name, event.text, operand(event)) for event in events[front:]
-        ]
-        if said != recorded:
-            expected = f"the events first recorded under key {self._draft.key!r}"
-            raise Conflict(self._draft.session_id, expected, "other events")
-        return Recorded(self._life, position, 0, 0, None, None, seen=events)
-
-    # The record.
-
-    def _record(self, moment: Moment, first: int, prepared: list[Prepared]) -> Recorded:
-        draft = self._draft
-        position, time_us = self._newest.position + 1, self._now_us
-        layout = lay_out(self._database, self._cursor, moment, first, prepared, position)
-        if not _TARGETING.isdisjoint(layout.kinds):
-            self._check_targets(moment, first, prepared)
-        if layout.named:
-            self._check_limits(moment, layout)
-        life, origin = self._life, None
-        if life is None:
-            life, origin = self._bear(time_us, position)
-        leaves = [(body.kind, body.version, hashed) for body, _, _, hashed in prepared]
-        hashed = link(self._tip.link, life.uid, first, time_us, leaves, origin)
-        row = BatchRow(
-            position,
-            life.number,
-            first,
-            first + len(prepared) - 1,
-            time_us,
-            draft.actor,
-            draft.cause,
-            draft.key,
-            hashed,
-        )
-        begins = self._life is None or draft.revives
-        if begins or self._lease is not None or draft.ttl is not None:
-            _renew(self._database, self._cursor, draft, life, self._lease, begins=begins)
-        insert(self._database, self._cursor, life, row, layout)
-        return Recorded(life, position, time_us, first, draft.actor, draft.cause, prepared)
-
-    def _bear(self, time_us: int, position: int) -> tuple[Life, bytes]:
-        draft = self._draft
-        birth = Birth(os.urandom(16), draft.session_id, time_us, None, None, os.urandom(16))
-        life = insert_session(self._database, self._cursor, birth, None, position)
-        return life, birth.origin(draft.actor, draft.cause)
-
-    def _check_targets(self, moment: Moment, first: int, prepared: list[Prepared]) -> None:
-        """A message named by its seq may have gone since the batch was begun."""
-        if callable(self._draft.say):
-            return
-        for item in prepared:
-            seq = item.body.operand
-            if seq is None or seq >= first or item.body.kind not in _TARGETING:
-                continue
-            if not moment.message_list().holds(moment.ordinal(seq)):
-                raise Conflict(self._draft.session_id, f"message {seq}", "gone")
-
-    def _check_limits(self, moment: Moment, layout: Layout) -> None:
-        limits = self._draft.limits
-        if VARIABLE_SET in layout.kinds:
-            growth = layout.growth(VARIABLES, self._now_us)
-            count = moment.count(VARIABLES) + growth if growth > 0 else 0
-            if count > limits.variables_max:
-                raise TooMany("variables", count, limits.variables_max)
-        if METADATA_SET in layout.kinds:
-            size_bytes = _metadata_bytes(moment, layout)
-            if size_bytes > limits.metadata_bytes_max:
-                what = "the metadata of a session"
-                raise TooLarge(what, size_bytes, limits.metadata_bytes_max)
-
-
-def _metadata_bytes(moment: Moment, layout: Layout) -> int:
+def _metadata_bytes(layout: Layout) -> int:
     sizes = {
-        name: len((found.text or "").encode()) for name, found in moment.variables(METADATA).items()
+        name: len((found.text or "").encode())
+        for name, found in layout.moment.variables(METADATA).items()
     }
     for (family, name), named in layout.named.items():
         if family == METADATA:
@@ -345,17 +347,17 @@ def _metadata_bytes(moment: Moment, layout: Layout) -> int:
 def _renew(
     database: Database,
     cursor: Cursor,
-    draft: Draft,
+    terms: Terms,
     life: Life,
     lease: Lease | None,
     *,
     begins: bool,
 ) -> None:
     """Write down how long a session lives from now on, where that changes."""
-    ttl = draft.birth_ttl if begins and draft.ttl is None else draft.ttl
+    ttl = terms.birth_ttl if begins and terms.ttl is None else terms.ttl
     if ttl is None and lease is None:
         return
-    renewed = lease_after(lease, ttl, draft.clock())
+    renewed = lease_after(lease, ttl, terms.clock())
     if renewed is not None:
         put_lease(database, cursor, life, renewed)
 
@@ -374,22 +376,21 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
 
     Raises Taken where the id lives, and NoSuchMoment where `at` is not there.
     """
-    with database.writing(draft.durability) as cursor:
-        _find_life(database, cursor, draft, draft.clock())
-        last = newest(database, cursor)
+    terms, who = draft.terms, (draft.actor, draft.cause, None)
+    with database.writing(terms.durability) as cursor:
+        _find_life(database, cursor, draft, terms.clock())
+        position = newest_position(database, cursor) + 1
         parent = origin.recorder(at)
-        head = cached_tip(database, cursor, origin).head
+        head = edge(database, cursor, origin).head
         if at > head:
             raise NoSuchMoment(origin.shown, at, head)
         shared = tip_at(cursor, parent, at)
-        position = last.position + 1
-        time_us = max(draft.clock(), last.time_us, shared.time_us + 1)
-        birth = Birth(os.urandom(16), draft.session_id, time_us, parent.uid, at, os.urandom(16))
+        time_us = max(terms.clock(), database.current.time_us, shared.time_us + 1)
+        birth = Birth(os.urandom(16), terms.session_id, time_us, parent.uid, at, os.urandom(16))
         life = insert_session(database, cursor, birth, parent, position)
         born = birth.origin(draft.actor, draft.cause)
         hashed = link(shared.link, life.uid, at + 1, time_us, (), born)
-        who = (draft.actor, draft.cause, None)
-        row = BatchRow(position, life.number, at + 1, at, time_us, *who, hashed)
-        insert(database, cursor, life, row, Layout(life, []))
-        _renew(database, cursor, draft, life, None, begins=True)
+        layout = Layout(Moment(database, cursor, life), position, at + 1)
+        insert(database, cursor, life, layout, time_us, who, hashed)
+        _renew(database, cursor, terms, life, None, begins=True)
         return life

@@ -29,7 +29,6 @@ from evstore.events import (
 from evstore.merge import Decision
 from evstore.sides import Decided, Found
 from evstore.sqlite import statistics
-from evstore.sqlite.database import WAIT_S
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.group import Member
 from evstore.sqlite.read import Moment
@@ -91,7 +90,7 @@ class Telemetry:
         recorded: list[Recorded] = []
         try:
             work = observed.joining(engine.prepare(drafts))
-            recorded = engine.database.commit(work, drafts[0].durability)
+            recorded = engine.database.commit(work, drafts[0].terms.durability)
         except BaseException as error:
             observed.end([], error, observed.took_ns())
             raise
@@ -122,7 +121,7 @@ class Telemetry:
         for number, member in enumerate(members):
             if isinstance(member.work, Work):
                 member.work.append.joined(
-                    len(members), max(WAIT_S - member.left_s, 0.0), leads=number == 0
+                    len(members), time.monotonic() - member.since_s, leads=number == 0
                 )
 
 
@@ -214,7 +213,7 @@ class Append(Step):
             self._end(recorded, error, took_ns)
 
     def _end(self, recorded: Sequence[Recorded], error: BaseException | None, took_ns: int) -> None:
-        bodies = [item.body for batch in recorded for item in batch.prepared]
+        bodies = [body for batch in recorded for body, *_ in batch.prepared]
         step = self._step(bodies)
         told, metered = self._told(recorded), self._metered(step, bodies, error)
         if names.FOUND in metered:
@@ -247,7 +246,7 @@ class Append(Step):
         """Return what a span tells of the whole: whose it is, how much, and in which group."""
         told: dict[str, Any] = {names.EVENT_COUNT: sum(len(batch.prepared) for batch in recorded)}
         if len(self._drafts) == 1:
-            told[names.CONVERSATION_ID] = self._drafts[0].session_id
+            told[names.CONVERSATION_ID] = self._drafts[0].terms.session_id
         else:
             told[names.SESSION_COUNT] = len(self._drafts)
         if any(batch.seen for batch in recorded):
@@ -287,8 +286,8 @@ class Append(Step):
 
         None is one that concerns no variables.
         """
-        kinds = {item.body.kind for item in batch.prepared}
-        is_compressed = any(item.encoded is not None for item in batch.prepared)
+        kinds = {body.kind for body, *_ in batch.prepared}
+        is_compressed = any(encoded is not None for _, encoded, *_ in batch.prepared)
         concerns_variables = not kinds.isdisjoint((VARIABLE_SET, VARIABLE_DELETED))
         if batch.life is None or not (is_compressed or concerns_variables):
             return None

@@ -67,8 +67,8 @@ def mending(bench: Bench) -> Iterator[Figure | Point]:
         database, held_ms, began_s = store.engine.database, [], [0.0]
         begin, finish = database.begin, database.finish
 
-        def beginning(durability: Any, wait_s: float) -> Any:
-            cursor = begin(durability, wait_s)
+        def beginning(durability: Any, wait_s: float, since_s: float) -> Any:
+            cursor = begin(durability, wait_s, since_s)
             began_s[0] = time.perf_counter()
             return cursor
 
