@@ -60,6 +60,15 @@ with evstore.open(sys.argv[1], read_only=True) as store:
         position = seen // 4
 """
 
+# They meet where a file is created, and where the last one closes it.
+OPENS = """
+import sys, evstore
+sys.stdin.readline()
+for number in range(60):
+    with evstore.open(f"{sys.argv[1]}/{number}.db") as store:
+        store.session("shared").messages.append({"role": "user"})
+"""
+
 
 def started(code: str, *arguments: object) -> "subprocess.Popen[bytes]":
     """A Python process that runs some code."""
@@ -97,6 +106,20 @@ def test_four_processes_write_one_session_without_a_gap(tmp_path):
     for number in range(4):
         written = [event.data["value"] for event in events if event.actor == f"writer{number}"]
         assert list(range(500)) == written
+
+
+def test_processes_open_and_close_new_files_at_the_same_time(tmp_path):
+    """Whoever comes first creates a file, and whoever closes last folds it: none is refused."""
+    command = [sys.executable, "-c", OPENS, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(6)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert ended_well(*processes)
+    for path in tmp_path.glob("*.db"):
+        with evstore.open(path) as store:
+            assert 6 == len(store.session("shared").messages)
+    assert 60 == len(list(tmp_path.iterdir()))
 
 
 def test_readers_in_other_processes_see_whole_batches(tmp_path):

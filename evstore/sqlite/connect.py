@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from itertools import count
 
 import apsw
 
@@ -59,7 +60,15 @@ def open_writer(path: str, keep_waiting: Callable[[int], bool]) -> schema.Cursor
     try:
         connection.set_busy_handler(keep_waiting)
         cursor = _hardened(connection)
-        _make_ready(connection, cursor, path)
+        # Where the journal changes, and where another process closes the file just then, SQLite
+        # refuses at once and asks nobody whether to wait.
+        for refusals in count():
+            try:
+                _make_ready(connection, cursor, path)
+                break
+            except apsw.BusyError:
+                if not keep_waiting(refusals):
+                    raise
     except apsw.ReadOnlyError as error:
         connection.close()
         reason = "it may not be written: change its permissions, or open it with read_only=True"
