@@ -21,7 +21,8 @@ from evstore.events import (
 )
 from evstore.sides import Facts, Found, Present, Result, Side, nothing
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.write import Draft, Recorded
+from evstore.sqlite.recorded import Recorded
+from evstore.sqlite.write import Draft
 from evstore.state import MessageList
 from evstore.view import Still
 

@@ -228,7 +228,8 @@ class Writer:
         """Return the body that sets a variable, until a deadline (µs), or a piece of metadata."""
         self.limits.check_name("name", name)
         text = self._encode(value, "value")
-        self._check_size(f"the value of {name[:40]!r}", text, self.limits.value_bytes_max)
+        if len(text) > self.limits.value_bytes_max:
+            raise TooLarge(f"the value of {name[:40]!r}", len(text), self.limits.value_bytes_max)
         return Body(SETS[family], name, _set_text(text, deadline), deadline, expected=expected)
 
     def label(self, name: str, at: int) -> Body:
@@ -265,7 +266,8 @@ class Writer:
         self.limits.check_name("kind", evolution.check_kind(kind))
         version = evolution.version_to_write(kind, version)
         text = self._encode(data, "data")
-        self._check_size("the data of an event", text, self.limits.message_bytes_max)
+        if len(text) > self.limits.message_bytes_max:
+            raise TooLarge("the data of an event", len(text), self.limits.message_bytes_max)
         return Body(kind, None, text, version=version)
 
     def message(self, message: Any) -> bytes:
@@ -280,7 +282,8 @@ class Writer:
             detail = "is not a message: its 'role' has to be text"
             raise NotStorable("message['role']", type(message.get("role")).__name__, detail)
         text = self._encode(message, "message")
-        self._check_size("the message", text, self.limits.message_bytes_max)
+        if len(text) > self.limits.message_bytes_max:
+            raise TooLarge("the message", len(text), self.limits.message_bytes_max)
         return text
 
     def check_said(self, actor: str | None, key: str | None, cause: str | None) -> None:
@@ -296,11 +299,6 @@ class Writer:
             return values.encode(value, fallback=self._fallback, root=root)
         act = partial(values.encode, value, fallback=self._fallback, root=root)
         return observer.serialize("encode", act)
-
-    @staticmethod
-    def _check_size(what: str, text: bytes, size_bytes_max: int) -> None:
-        if len(text) > size_bytes_max:
-            raise TooLarge(what, len(text), size_bytes_max)
 
 
 def _set_text(value: bytes, deadline: int | None) -> bytes:

@@ -1,14 +1,10 @@
 """What calls give back: recorded events, and what is known of sessions and stores."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import overload
 
 import attrs
 
-from evstore.events import Event
 from evstore.sqlite.lives import Life
-from evstore.sqlite.write import Recorded
 
 
 @attrs.frozen
@@ -18,35 +14,6 @@ class Parent:
     id: str | None
     uid: str
     seq: int
-
-
-class Events(Sequence[Event]):
-    """The events that a call recorded, built when looked at."""
-
-    def __init__(self, recorded: Recorded) -> None:
-        self._recorded = recorded
-        self._built: list[Event] | None = None
-
-    def _all(self) -> list[Event]:
-        if self._built is None:
-            self._built = self._recorded.events()
-        return self._built
-
-    @overload
-    def __getitem__(self, index: int) -> Event: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Event]: ...
-    def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        """Return an event, or the list of events of a slice."""
-        return self._all()[index]
-
-    def __len__(self) -> int:
-        """Return how many events were recorded."""
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        """Return the events as a list would show them."""
-        return repr(self._all())
 
 
 def parent_of(life: Life | None) -> Parent | None:

@@ -26,12 +26,13 @@ from evstore.events import (
 )
 from evstore.merge import Merge, Prefer
 from evstore.moments import When, seq_of
-from evstore.results import Events, Parent, parent_of
+from evstore.results import Parent, parent_of
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
-from evstore.sqlite.write import Decision, Draft, Recorded
+from evstore.sqlite.recorded import Recorded
+from evstore.sqlite.write import Decision, Draft
 from evstore.view import Still, View
 from evstore.watch import Watch, of_session
 
@@ -377,7 +378,7 @@ class Session:
         """Take in what was recorded: from the first batch on, this handle is bound to its life."""
         if recorded.life is not None:
             self._life = recorded.life
-        return Events(recorded)
+        return recorded
 
     def _look(self) -> AbstractContextManager[Moment]:
         if self._life is None or self._ended:

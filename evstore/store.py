@@ -208,7 +208,7 @@ class Store:
         terms = self._engine.terms(session_id, self._actor)
         draft = Draft(terms, life, [mark(kind)], revives=revives)
         (recorded,) = self._engine.append([draft])
-        return recorded.events()[0]
+        return recorded[0]
 
     def sweep(self) -> int:
         """Record the expiry of every session whose deadline has passed; return how many.

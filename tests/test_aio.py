@@ -84,7 +84,7 @@ def shown(result: Any) -> Any:
         return type(result), str(result)
     if isinstance(result, evstore.Event):
         return result.seq, result.kind, result.name, result.data, result.actor, result.cause
-    if type(result).__name__ in {"Events", "list"}:
+    if type(result).__name__ in {"Recorded", "list"}:
         return [*map(shown, result)]
     return list(result) if type(result).__name__.startswith("dict_") else result
 

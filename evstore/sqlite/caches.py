@@ -10,12 +10,15 @@ class Current:
 
     def __init__(self) -> None:
         self.edges: dict[int, Any] = {}  # where each life ends, by its number
+        # Where names stand, by the number of a life, the family and the name.
+        self.names: dict[tuple[int, int, str], Any] = {}
         self.position: int | None = None  # of the newest batch of the store, and its time
         self.time_us = 0
 
     def outdate(self) -> None:
         """Drop it all, because another process has written."""
         self.edges.clear()
+        self.names.clear()
         self.position = None
 
 

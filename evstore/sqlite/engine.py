@@ -23,9 +23,10 @@ from evstore.sqlite.looking import Looking, glance, living
 from evstore.sqlite.poller import newest_position
 from evstore.sqlite.quiet import Quiet
 from evstore.sqlite.read import Moment
+from evstore.sqlite.recorded import Recorded
 from evstore.sqlite.schema import Tell
 from evstore.sqlite.sharing import open_database, release
-from evstore.sqlite.write import Draft, Recorded, Terms
+from evstore.sqlite.write import Draft, Terms
 
 if TYPE_CHECKING:  # What is needed now and then is imported then, for a quick start.
     from evstore.sqlite.backup import Progress

@@ -26,7 +26,7 @@ def found(reference: Reference, text: str | None) -> Found:
     return Found(seq, created or 0, operand, None if text is None else value_text(text, operand))
 
 
-class Recorded(Mapping[str, Found]):
+class ByName(Mapping[str, Found]):
     """What names stand for by the events that set them, made as it is asked for.
 
     Of the thousands that a moment may have, few are looked at.

@@ -82,9 +82,20 @@ class Layout:
     Without a life, which is about to be born, the rows are numbered by seq alone.
     """
 
-    __slots__ = ("first", "life", "moment", "named", "position", "rows", "targets", "turns")
+    __slots__ = (
+        "_known",
+        "first",
+        "life",
+        "moment",
+        "named",
+        "position",
+        "rows",
+        "targets",
+        "turns",
+    )
 
-    def __init__(self, moment: Moment, position: int, first: int) -> None:
+    def __init__(self, database: Database, moment: Moment, position: int, first: int) -> None:
+        self._known = database.current.names
         self.moment = moment  # just before it
         self.life = moment.life
         self.position = position
@@ -112,12 +123,18 @@ class Layout:
         if family is None or name is None:
             return None
         known = self.named.get((family, name))
-        before = known.now if known else self.moment.newest(family, name)
+        before = known.now if known else self._before(family, name)
         if body.expected is not ANY:
             _check_expected(self.moment, family, body, before)
         now = step(before, seq, body.kind, body.operand)
         self.named[family, name] = Named(known.before if known else before, now, body)
         return before.seq if before else None
+
+    def _before(self, family: int, name: str) -> Reference | None:
+        if self.life is None:
+            return None
+        known: Reference | None = self._known.get((self.life.number, family, name))
+        return known or self.moment.newest(family, name)
 
 
 def lay_out(
@@ -129,7 +146,7 @@ def lay_out(
     prepared: Sequence[Prepared],
 ) -> Layout:
     """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
-    layout = Layout(moment, position, first)
+    layout = Layout(database, moment, position, first)
     life, rows = layout.life, layout.rows
     start = 0 if life is None else life.number << SEQ_BITS
     for seq, (body, encoded, salt, _) in enumerate(prepared, first):
@@ -182,6 +199,7 @@ def insert(
     cursor.executemany(_INSERT_EVENT, rows)
     for (family, name), named in layout.named.items():
         put_variable(cursor, number, family, name, named.now, inline_text(named.value))
+        bounded(current.names)[number, family, name] = named.now
     edge = current.edges.get(number)
     if edge is None:
         edge = bounded(current.edges)[number] = Edge(last, time_us, hashed)

@@ -9,7 +9,7 @@ from evstore.events import FAMILY, KINDS, MERGE, VARIABLES, merged_moment
 from evstore.sqlite.bodies import Bodies
 from evstore.sqlite.checkpoint import newest_anchor, newest_names, read_message_list
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.found import Facts, Found, Recorded, Step, found
+from evstore.sqlite.found import ByName, Facts, Found, Step, found
 from evstore.sqlite.lives import UNBORN, Life, Tip, by_uid, tip
 from evstore.sqlite.rows import kind_name, text_at, texts_of
 from evstore.state import MessageList, Names, Outline, Range, Reference, is_there
@@ -121,7 +121,7 @@ class Moment:
             for name, (seq, created, operand) in references.items()
         }
 
-    def _recorded(self, life: Life, references: dict[str, Reference]) -> Recorded:
+    def _recorded(self, life: Life, references: dict[str, Reference]) -> ByName:
         """Return the values that the log has of some names, in their order."""
         if life.parent is None:
             start = life.event_id(0)
@@ -129,7 +129,7 @@ class Moment:
         else:
             ids = [life.event_id(reference.seq) for reference in references.values()]
         texts = texts_of(self._cursor, ids)
-        return Recorded(references, dict(zip(references, texts, strict=True)))
+        return ByName(references, dict(zip(references, texts, strict=True)))
 
     def references(self, family: int) -> dict[str, Reference]:
         """Return where all names of a family stand that are there, in order of name."""

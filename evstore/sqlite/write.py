@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 
@@ -28,7 +28,6 @@ from evstore.events import (
     VARIABLE_SET,
     VARIABLES,
     Body,
-    Event,
     Later,
     Said,
     Sentinel,
@@ -55,6 +54,7 @@ from evstore.sqlite.lives import UNBORN, Life, holder
 from evstore.sqlite.log import batch_events
 from evstore.sqlite.payload import ZSTD_FROM_BYTES
 from evstore.sqlite.read import Moment
+from evstore.sqlite.recorded import Recorded
 
 Decision = Callable[[Moment], Said]
 _SEEN = "select position from batch where session = ? and key = ?"
@@ -76,40 +76,6 @@ class Terms:
     birth: Sequence[Body] = ()
     birth_ttl: Ttl | None = None
     ttl: Ttl | None = None
-
-
-class Recorded(NamedTuple):
-    """A batch that is in the log; its Events are built when looked at."""
-
-    life: Life | None
-    position: int
-    time_us: int
-    first: int
-    actor: str | None
-    cause: str | None
-    prepared: Sequence[Prepared] = ()
-    seen: Sequence[Event] = ()
-
-    def events(self) -> list[Event]:
-        """Return the Events, in order."""
-        if self.life is None or self.seen:
-            return list(self.seen)
-        return [
-            Event(
-                self.first + index,
-                self.position,
-                self.time_us,
-                body.kind,
-                body.name,
-                body.text.decode(),
-                self.actor,
-                self.cause,
-                self.life.id,
-                self.life.uid.hex(),
-                body.version,
-            )
-            for index, (body, *_) in enumerate(self.prepared)
-        ]
 
 
 class Draft:
@@ -206,7 +172,7 @@ class Draft:
             assert callable(self.say)
             prepared = self._ready(life, self.say(moment))
         if not prepared:
-            return Recorded(life, 0, 0, 0, None, None)
+            return Recorded(life)
         first = before.head + 1
         if any(map(callable, prepared)):
             front = len(self._birth) if life is None else 0
@@ -263,7 +229,7 @@ class Draft:
         if said != recorded:
             expected = f"the events first recorded under key {self.key!r}"
             raise Conflict(self.terms.session_id, expected, "other events")
-        return Recorded(life, position, 0, 0, None, None, seen=events)
+        return Recorded(life, position, seen=events)
 
     def _bear(self, cursor: Cursor, position: int, time_us: int) -> tuple[Life, bytes]:
         session_id = self.terms.session_id
@@ -390,7 +356,7 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
         life = insert_session(database, cursor, birth, parent, position)
         born = birth.origin(draft.actor, draft.cause)
         hashed = link(shared.link, life.uid, at + 1, time_us, (), born)
-        layout = Layout(Moment(database, cursor, life), position, at + 1)
+        layout = Layout(database, Moment(database, cursor, life), position, at + 1)
         insert(database, cursor, life, layout, time_us, who, hashed)
         _renew(database, cursor, terms, life, None, begins=True)
         return life

@@ -32,7 +32,8 @@ from evstore.sqlite import statistics
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.group import Member
 from evstore.sqlite.read import Moment
-from evstore.sqlite.write import Draft, Recorded
+from evstore.sqlite.recorded import Recorded
+from evstore.sqlite.write import Draft
 from evstore.telemetry import names
 from evstore.telemetry.access import ACCESSES
 from evstore.telemetry.instruments import NS_PER_S, Attributes, Instruments
