@@ -263,7 +263,7 @@ def test_waiting_for_another_process_ends(tmp_path, monkeypatch):
         with pytest.raises(Busy) as caught:
             session.variables["x"] = 2
         assert 0.2 <= time.monotonic() - started_s < 2
-        assert 200 == caught.value.waited_ms
+        assert 200 <= caught.value.waited_ms < 2000
         assert 1 == session.variables["x"]  # Readers do not wait for writers.
         other.execute("rollback")
         other.close()

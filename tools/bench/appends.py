@@ -10,6 +10,7 @@ from tools.bench.bare import Bare, ByHand, Floor
 from tools.bench.bench import MESSAGE, VALUE, Bench
 from tools.bench.by_hand import Rows
 from tools.bench.measured import Work, interleave
+from tools.bench.straight import Straight
 from tools.bench.targets import Figure, Point
 
 NAMES = 100
@@ -62,6 +63,37 @@ class Stores:
         self.many[self.number()].messages.append(MESSAGE)
 
 
+class Floors:
+    """The same three kinds of append in one function, each in a file of its own."""
+
+    def __init__(
+        self, bench: Bench, durability: Literal["full", "normal"], stores: Stores, stack: ExitStack
+    ) -> None:
+        self.stores = stores
+        self.message, self.variable, self.many = (
+            stack.enter_context(
+                closing(Straight(bench.folder / f"straight-{name}-{durability}.db", durability))
+            )
+            for name in ("message", "variable", "sessions")
+        )
+        for _ in range(stores.warm):
+            self.append()
+            self.set()
+            self.append_in_turn()
+
+    def append(self) -> None:
+        """Append one message to one session."""
+        self.message.append(1, MESSAGE)
+
+    def set(self) -> None:
+        """Set one of the variables of one session."""
+        self.variable.set(1, self.stores.name(), VALUE)
+
+    def append_in_turn(self) -> None:
+        """Append one message to the next of many sessions."""
+        self.many.append(self.stores.number(), MESSAGE)
+
+
 def full(bench: Bench) -> Iterator[Figure | Point]:
     """Measure appends that survive a power cut."""
     with ExitStack() as stack:
@@ -78,6 +110,7 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
         value_rows = Rows(folder / "value-rows-full.db", "full", VALUE, stores.warm)
         many_rows = Rows(folder / "many-rows-full.db", "full", MESSAGE, stores.warm)
         many_rows.append_together(range(len(stores.many)))
+        floors = Floors(bench, "full", stores, stack)
         for each in (bare, value, fresh, by_hand, floor, rows, value_rows, many_rows):
             stack.enter_context(closing(each))
         works: dict[str, Work] = {
@@ -88,6 +121,9 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
             "by hand": by_hand.insert,
             "rows": rows.append,
             "value rows": lambda: value_rows.set(stores.name()),
+            "straight message": floors.append,
+            "straight variable": floors.set,
+            "straight sessions": floors.append_in_turn,
             "message": stores.append,
             "variable": stores.set,
             "sessions rows": lambda: many_rows.append_together([stores.number()]),
@@ -97,11 +133,14 @@ def full(bench: Bench) -> Iterator[Figure | Point]:
     yield Figure("flush", took.ratio("bare", "floor"), samples=took.summaries())
     yield Figure("sqlite3", took.ratio("by hand", "bare"))
     yield Figure("message_rows_full", took.ratio("rows", "bare"))
+    yield Figure("message_straight_full", took.ratio("straight message", "bare"))
     yield Figure("variable_rows_full", took.ratio("value rows", "bare value"))
+    yield Figure("variable_straight_full", took.ratio("straight variable", "bare value"))
     yield Figure("message_full", took.ratio("message", "bare"))
     yield Figure("message_fresh", took.ratio("message", "bare, fresh log"))
     yield Figure("variable_full", took.ratio("variable", "bare value"))
     yield Figure("sessions_rows_full", took.ratio("sessions rows", "bare"), len(stores.many))
+    yield Figure("sessions_straight_full", took.ratio("straight sessions", "bare"))
     yield Figure("sessions_full", took.ratio("sessions", "bare"), len(stores.many))
 
 
@@ -113,6 +152,7 @@ def normal(bench: Bench) -> Iterator[Figure | Point]:
         value = Bare(bench.folder / "value-normal.db", "normal", VALUE, stores.warm)
         rows = Rows(bench.folder / "rows-normal.db", "normal", MESSAGE, stores.warm)
         value_rows = Rows(bench.folder / "value-rows-normal.db", "normal", VALUE, stores.warm)
+        floors = Floors(bench, "normal", stores, stack)
         for each in (bare, value, rows, value_rows):
             stack.enter_context(closing(each))
         works: dict[str, Work] = {
@@ -120,12 +160,16 @@ def normal(bench: Bench) -> Iterator[Figure | Point]:
             "bare value": value.insert,
             "rows": rows.append,
             "value rows": lambda: value_rows.set(stores.name()),
+            "straight message": floors.append,
+            "straight variable": floors.set,
             "message": stores.append,
             "variable": stores.set,
         }
         took = interleave(works, bench.rounds, bench.usual(CALLS * 4))
     yield Figure("message_rows_normal", took.ratio("rows", "bare"))
+    yield Figure("message_straight_normal", took.ratio("straight message", "bare"))
     yield Figure("variable_rows_normal", took.ratio("value rows", "bare value"))
+    yield Figure("variable_straight_normal", took.ratio("straight variable", "bare value"))
     yield Figure("message_normal", took.ratio("message", "bare"), samples=took.summaries())
     yield Figure("variable_normal", took.ratio("variable", "bare value"))
     yield Figure("rate_normal", took.rate("message"))
