@@ -357,9 +357,7 @@ class Session:
     def _append(
         self, said: Said | Decision, *, cause: str | None = None, expect: int | Sentinel = ANY
     ) -> Sequence[Event]:
-        draft = self.drafted(said, None, cause, None, expect)
-        (recorded,) = self._engine.append([draft])
-        return self.settle(recorded)
+        return self.settle(self._engine.append(self.drafted(said, None, cause, None, expect)))
 
     def drafted(
         self,

@@ -144,7 +144,7 @@ def test_what_is_done_again_comes_to_what_that_comes_to(path: Path):
             raise ValueError("too late")
 
         members = [engine.member(work, "full", told.put) for work in (wavering, failing)]
-        engine.submit(members)
+        engine.group.submit(members)
         assert members == told.get(timeout=10)
         assert ("the second time", None) == (members[0].result, members[0].error)
         assert isinstance(members[1].error, ValueError)
@@ -180,7 +180,7 @@ def test_others_may_write_before_a_group_is_done_again(path: Path):
         message = shared.writer.add({"role": "user", "step": "after"})
         works = (engine.prepare([shared.drafted([message])]), failing)
         members = [engine.member(work, "full", told.put) for work in works]
-        engine.submit(members)
+        engine.group.submit(members)
         assert members == told.get(timeout=60)
         assert head + 2 == members[0].result[0].first
         assert ["before", "elsewhere", "after"] == [each["step"] for each in shared.messages]

@@ -80,13 +80,13 @@ class Hands:
             work = observed.joining(work)
         member = engine.member(work, drafts[0].terms.durability, loop.tell_all)
         member.observed = observed
-        loop.send(member, engine.submit)
+        loop.send(member, engine.group.submit)
         return member
 
     async def _end(self, member: Member) -> None:
         """Wait until it is known what came of a member; raises its error."""
         try:
-            await current().until_told(member, self.engine.withdraw)
+            await current().until_told(member, self.engine.group.withdraw)
         finally:
             if member.observed is not None and member.decided:
                 came_of_it = member.result or (), member.error, member.observed.took_ns()

@@ -15,7 +15,7 @@ from evstore.limits import Limits
 from evstore.sqlite import leases, listing, lives, log, write
 from evstore.sqlite.database import Database, Durability
 from evstore.sqlite.found import Finding, Found
-from evstore.sqlite.group import Member, Work
+from evstore.sqlite.group import Group, Member, Work
 from evstore.sqlite.listing import Listed, Place, Wanted
 from evstore.sqlite.lives import Life, Tip
 from evstore.sqlite.log import Counts, Filter
@@ -87,7 +87,19 @@ class Engine:
         limits, durability, clock = self._limits, self._durability, self.clock
         return Terms(session_id, limits, durability, clock, actor, birth, self._ttl, ttl)
 
-    def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
+    def append(self, draft: Draft) -> Recorded:
+        """Append a batch."""
+        recorded: Recorded
+        if (observer := observing.observer) is not None:
+            (recorded,) = observer.append(self, [draft])
+            return recorded
+        draft.prepare(database := self._writable())
+        recorded = database.commit(draft.record, draft.terms.durability)
+        if _log.isEnabledFor(logging.DEBUG):
+            self.noted([recorded])
+        return recorded
+
+    def append_together(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
         if (observer := observing.observer) is not None:
             return observer.append(self, drafts)
@@ -111,13 +123,9 @@ class Engine:
         return self.database.member(work, durability, tell)
 
     @property
-    def submit(self) -> Callable[[Sequence[Member]], None]:
-        """What queues members for the next group; the same for all handles of a file."""
-        return self._shared.group.submit
-
-    def withdraw(self, member: Member) -> bool:
-        """Take back what was submitted, where that has not begun."""
-        return self._shared.group.withdraw(member)
+    def group(self) -> Group:
+        """The group of those who write, to `submit` members to; one for all handles of a file."""
+        return self._shared.group
 
     def noted(self, recorded: list[Recorded]) -> list[Recorded]:
         """Return what was recorded, once it has been logged."""

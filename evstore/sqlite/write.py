@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -57,6 +58,7 @@ from evstore.sqlite.read import Moment
 from evstore.sqlite.recorded import Recorded
 
 Decision = Callable[[Moment], Said]
+_linked_of = itemgetter(3)  # of what is prepared
 _SEEN = "select position from batch where session = ? and key = ?"
 
 
@@ -150,8 +152,15 @@ class Draft:
 
         Raises Conflict, SessionNotFound, TooMany and TooLarge.
         """
-        now_us = self.terms.clock()
-        return self.go_on(cursor, *_find_life(self._database, cursor, self, now_us), now_us)
+        database, life, now_us = self._database, self.life, self.terms.clock()
+        if life is None or self.revives:
+            life, lease = _find_life(database, cursor, self, now_us)
+        else:
+            now = cached_standing(database, cursor, life)
+            lease = now.lease
+            if lease is not None or now.ended is not None:
+                now.check(self.terms.session_id, now_us)
+        return self.go_on(cursor, life, lease, now_us)
 
     def go_on(
         self, cursor: Cursor, life: Life | None, lease: Lease | None, now_us: int
@@ -198,7 +207,7 @@ class Draft:
         life, origin, position, first = layout.life, None, layout.position, layout.first
         if life is None:
             life, origin = self._bear(cursor, position, now_us)
-        hashed = link(previous, life.uid, first, now_us, [each[3] for each in prepared], origin)
+        hashed = link(previous, life.uid, first, now_us, [*map(_linked_of, prepared)], origin)
         begins = origin is not None or self.revives
         if begins or lease is not None or self.terms.ttl is not None:
             _renew(self._database, cursor, self.terms, life, lease, begins=begins)
@@ -273,22 +282,16 @@ def _record(drafts: Sequence[Draft], cursor: Cursor) -> list[Recorded]:
 def _find_life(
     database: Database, cursor: Cursor, draft: Draft, now_us: int
 ) -> tuple[Life | None, Lease | None]:
-    """Return the life that a batch continues, and its lease; without a life it is a birth.
+    """Return the life that has the id of a draft, and its lease; without a life it is a birth.
 
-    A life whose deadline has passed gives its id up first.
+    A life whose deadline has passed gives its id up first, and so it does for one that revives.
     """
-    life, session_id = draft.life, draft.terms.session_id
-    if life is not None and not draft.revives:
-        now = cached_standing(database, cursor, life)
-        if now.ended is not None or now.lease is not None:
-            now.check(session_id, now_us)
-        return life, now.lease
-    current = holder(database, cursor, session_id)
+    current = holder(database, cursor, draft.terms.session_id)
     lease = cached_standing(database, cursor, current).lease if current else None
     if current is not None and lease is not None and lease.expires_us <= now_us:
         expire(database, cursor, draft.terms, current, draft.actor)
         current = lease = None
-    return (life, None) if life else (current, lease)
+    return (draft.life, None) if draft.life else (current, lease)
 
 
 def expire(database: Database, cursor: Cursor, terms: Terms, life: Life, actor: str | None) -> None:
