@@ -1,5 +1,6 @@
 """The messages that a life ever recorded, by ordinal: the n-th of them has the ordinal n - 1."""
 
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from evstore.sqlite.rows import text_at
 
 _BODY_NUMBERS = tuple(KINDS.index(kind) + 1 for kind in sorted(BODIES))
 _BODY = f"kind in {_BODY_NUMBERS}"
+_TOGETHER = 100  # messages that are fetched before they are decoded
 _FEW = 500  # messages, up to which a reading is expected to be carried on after them
 
 
@@ -46,24 +48,35 @@ class Bodies:
         return [message_of(text) for _, text in self.recorded(first, end)]
 
     def _decoded(self, stretch: Segment, skip: int, limit: int) -> list[Any]:
-        """Return many of one stretch, decoded as they come, in two thirds of the time of a list."""
+        """Return many of one stretch, decoded as they come.
+
+        Some are fetched, and then they are decoded: to do both in turns for each takes a fifth
+        more, since the processor has to load the code of either anew.
+        """
         # What is not stored as text comes as `$` and its id, since no JSON text begins like that.
         rows = self._cursor.execute(
             f"select iif(encoding, '$' || id, data) from event where id between ? and ? and {_BODY}"
             " order by id limit ? offset ?",
             (*stretch.ids, limit, skip),
         )
-        others = self._cursor.connection.cursor()
-
-        def message(text: str) -> Any:
-            return message_of(text_at(others, int(text[1:])) if text.startswith("$") else text)
-
-        loads = orjson.loads
-        try:  # Text without a `$` is plain JSON, and its value needs no second look.
-            return [message(text) if "$" in text else loads(text)["message"] for (text,) in rows]
+        loads, decoded = orjson.loads, list[Any]()
+        try:
+            while texts := [text for (text,) in islice(rows, _TOGETHER)]:
+                # Text without a `$` is plain JSON, and its value needs no second look.
+                if "$" not in "".join(texts):
+                    decoded += [loads(text)["message"] for text in texts]
+                else:
+                    message = self._message
+                    decoded += [message(t) if "$" in t else loads(t)["message"] for t in texts]
         except (ValueError, TypeError, KeyError) as error:
             path = str(self._cursor.connection.filename)
             raise Corrupt(path, f"an event carries no message ({error})") from error
+        return decoded
+
+    def _message(self, text: str) -> Any:
+        if not text.startswith("$"):
+            return message_of(text)
+        return message_of(text_at(self._cursor.connection.cursor(), int(text[1:])))
 
     def ordinal(self, seq: int) -> int:
         """Return how many were recorded before the one that event `seq` carries."""

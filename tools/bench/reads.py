@@ -9,10 +9,6 @@ from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import apsw
-import orjson
 
 import evstore
 from evstore import replay
@@ -58,19 +54,11 @@ def reads(bench: Bench) -> Iterator[Figure | Point]:
         loads: dict[str, Work] = {
             "rows": lambda: bare.load(loaded),
             "messages": lambda: session.messages[:],
-            "by hand": lambda: store.engine.database.ask(_loaded_by_hand),
         }
         load = interleave(loads, bench.rounds, 1)
     yield Figure("variable", took.each("variable"), samples=took.summaries())
     yield Figure("variable_view", took.each("view"))
     yield Figure("load", load.ratio("messages", "rows"), loaded, load.summaries())
-    yield Figure("load_floor", load.ratio("by hand", "rows"), loaded)
-
-
-def _loaded_by_hand(cursor: apsw.Cursor) -> list[Any]:
-    """Read and decode the messages of a store that holds nothing else, without evstore."""
-    query = "select data from event where kind = 5 order by id"
-    return [orjson.loads(text)["message"] for (text,) in cursor.execute(query)]
 
 
 def past(bench: Bench) -> Iterator[Figure | Point]:

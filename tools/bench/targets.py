@@ -67,14 +67,14 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("batch", "a batch of {size} / executemany of encoded rows", "×", 3.5),
     ),
     "threads": (
-        Target("threads_rows_one", "64 messages in one commit, by hand / one caller", "×"),
-        Target("threads_rows_many", "64 sessions in one commit, by hand / one caller", "×"),
+        Target("threads_rows_one", "64 threads share commits of rows by hand / one caller", "×"),
+        Target("threads_rows_many", "the same, each to a session of its own / one caller", "×"),
         Target("threads_one", "64 threads on one session / one caller", "×", 4, at_least=True),
         Target("threads_many", "64 threads on 64 sessions / one caller", "×", 2.5, at_least=True),
     ),
     "tasks": (
-        Target("tasks_rows_one", "{size} messages in one commit, by hand / one caller", "×"),
-        Target("tasks_rows_many", "{size} sessions in one commit, by hand / one caller", "×"),
+        Target("tasks_rows_one", "{size} tasks share commits of rows by hand / one caller", "×"),
+        Target("tasks_rows_many", "the same, each to a session of its own / one caller", "×"),
         Target("tasks_one", "{size} tasks on one session / one caller", "×", 12, at_least=True),
         Target("tasks_many", "{size} tasks, a session each / one caller", "×", 4.5, at_least=True),
         Target("tasks_lag", "{size} tasks: lag of their event loop, 99th percentile", "ms", 5),
@@ -89,7 +89,6 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("variable", "read a small variable", "µs", 6),
         Target("variable_view", "read it inside a view", "µs", 2),
         Target("load", "load {size} messages / rows and orjson", "×", 1.3),
-        Target("load_floor", "the rows of {size} messages, decoded by hand / rows and orjson", "×"),
     ),
     "past": (
         Target("at_100", "state at a moment of {size} events, 100 names", "ms", 1),

@@ -7,15 +7,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import evstore
 from evstore import aio
 from evstore.errors import Conflict, NotStorable
+from tools.bench import groups
 from tools.bench.bench import MESSAGE, Bench
 from tools.bench.by_hand import Rows
-from tools.bench.measured import Spread, quantile, spread
+from tools.bench.measured import Spread, Work, quantile, spread
 from tools.bench.targets import Figure, Point
 
 THREADS = 64
@@ -26,28 +28,32 @@ FAILING_SHARE = 0.1
 
 def threads(bench: Bench) -> Iterator[Figure | Point]:
     """Measure threads that append durably against one caller, in turns."""
-    floors: list[list[float]] = [[], []]
     with (
         evstore.open(bench.folder / "threads.db") as store,
         closing(Rows(bench.folder / "threads-rows.db", "full", MESSAGE)) as rows,
     ):
-        one = store.session("one")
-        many = [store.session(f"session-{number}") for number in range(THREADS)]
-        on_one, on_many = [], []
+        one = _appending(store.session("one"))
+        many = [_appending(store.session(f"session-{number}")) for number in range(THREADS)]
+        by_hand = groups.Threads(rows)
+        races: dict[str, Sequence[Work]] = {
+            "threads_rows_one": [partial(by_hand.append, 1)] * THREADS,
+            "threads_rows_many": [partial(by_hand.append, 2 + n) for n in range(THREADS)],
+            "threads_one": [one] * THREADS,
+            "threads_many": many,
+        }
+        ratios: dict[str, list[float]] = {name: [] for name in races}
         for turn in range(_turns(bench) + 1):
             alone = _race([one], _turn_s(bench))
-            together = _race([one] * THREADS, _turn_s(bench))
-            apart = _race(many, _turn_s(bench))
-            by_hand = _by_hand(rows, THREADS, _turn_s(bench))
-            if turn:  # the first turn warms up
-                for floor, rate in zip(floors, by_hand, strict=True):
-                    floor.append(rate / alone)
-                on_one.append(together / alone)
-                on_many.append(apart / alone)
-    yield Figure("threads_rows_one", spread(floors[0]))
-    yield Figure("threads_rows_many", spread(floors[1]))
-    yield Figure("threads_one", spread(on_one))
-    yield Figure("threads_many", spread(on_many))
+            for name, works in races.items():
+                rate = _race(works, _turn_s(bench))
+                if turn:  # the first turn warms up
+                    ratios[name].append(rate / alone)
+    for name, found in ratios.items():
+        yield Figure(name, spread(found))
+
+
+def _appending(session: evstore.Session) -> Work:
+    return lambda: session.messages.append(MESSAGE)
 
 
 def _turns(bench: Bench) -> int:
@@ -58,36 +64,20 @@ def _turn_s(bench: Bench) -> float:
     return bench.seconds(0.5)
 
 
-def _by_hand(rows: Rows, count: int, duration_s: float) -> tuple[float, float]:
-    """Return how many messages a second one thread puts by hand into commits of so many.
-
-    First they all belong to one session, then each to its own. No group of threads or tasks can do
-    more: each of them has to be woken as well.
-    """
-    rates = []
-    for sessions in ([1] * count, range(2, count + 2)):
-        start, commits = time.perf_counter(), 0
-        while time.perf_counter() < start + duration_s:
-            rows.append_together(sessions)
-            commits += 1
-        rates.append(commits * count / (time.perf_counter() - start))
-    return rates[0], rates[1]
-
-
-def _race(sessions: Sequence[evstore.Session], duration_s: float) -> float:
-    """Return how many appends a second one thread for each session makes."""
+def _race(works: Sequence[Work], duration_s: float) -> float:
+    """Return how often a second the works are done, each by a thread of its own."""
     counts: list[int] = []
-    barrier = threading.Barrier(len(sessions) + 1)
+    barrier = threading.Barrier(len(works) + 1)
 
-    def append(session: evstore.Session) -> None:
+    def run(work: Work) -> None:
         barrier.wait()
         end, count = time.perf_counter() + duration_s, 0
         while time.perf_counter() < end:
-            session.messages.append(MESSAGE)
+            work()
             count += 1
         counts.append(count)
 
-    runners = [threading.Thread(target=append, args=(session,)) for session in sessions]
+    runners = [threading.Thread(target=run, args=(work,)) for work in works]
     for runner in runners:
         runner.start()
     barrier.wait()
@@ -105,11 +95,12 @@ def tasks(bench: Bench) -> Iterator[Figure | Point]:
     rows = Rows(bench.folder / "tasks-rows.db", "full", MESSAGE)
     for turn in range(_turns(bench) + 1):
         with evstore.open(path) as store:
-            alone = _race([store.session("one")], _turn_s(bench))
+            alone = _race([_appending(store.session("one"))], _turn_s(bench))
         together, _ = asyncio.run(_race_tasks(path, ["one"] * count, _turn_s(bench)))
         ids = [f"session-{number}" for number in range(count)]
         apart, lag_ms = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
-        by_hand = _by_hand(rows, count, _turn_s(bench))
+        sessions = [1] * count, range(2, count + 2)
+        by_hand = [asyncio.run(groups.race(rows, each, _turn_s(bench))) for each in sessions]
         if turn:
             for floor, rate in zip(floors, by_hand, strict=True):
                 floor.append(rate / alone)
