@@ -4,22 +4,18 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from evstore import errors
+from evstore import errors, later
 from evstore.batch import Batch
-from evstore.diff import Diff
 from evstore.events import ABSENT, ANY, ERASED, Event
 from evstore.evolution import upcast
 from evstore.limits import Limits
-from evstore.merge import Merge
 from evstore.messages import MessageInfo, Messages
 from evstore.registry import Unregistered, register
-from evstore.results import Gain, Hit, Parent, SessionInfo, Stats
 from evstore.session import Session
-from evstore.state import VariableInfo, VariableStore
+from evstore.state import VariableInfo
 from evstore.store import Store, open
 from evstore.variables import Variables
 from evstore.view import View
-from evstore.watch import Watch
 
 logging.getLogger("evstore").addHandler(logging.NullHandler())
 
@@ -58,10 +54,34 @@ if TYPE_CHECKING:
     from evstore import aio as aio
     from evstore import replay as replay
     from evstore import telemetry as telemetry
+    from evstore.diff import Diff
+    from evstore.folding import VariableStore
+    from evstore.merge import Merge
+    from evstore.results import Gain, Hit, Parent, SessionInfo, Stats
+    from evstore.watch import Watch
 else:
+    _PACKAGES = ("agent", "aio", "replay", "telemetry")
+    _CLASSES = {
+        "Diff": "diff",
+        "Gain": "results",
+        "Hit": "results",
+        "Merge": "merge",
+        "Parent": "results",
+        "SessionInfo": "results",
+        "Stats": "results",
+        "VariableStore": "folding",
+        "Watch": "watch",
+    }
 
     def __getattr__(name: str) -> Any:
-        """Load what not everyone needs: agent, aio (with asyncio), replay, telemetry."""
-        if name not in ("agent", "aio", "replay", "telemetry"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return import_module(f"{__name__}.{name}")
+        """Load what not everyone needs: aio (with asyncio) for example, or what a merge returns."""
+        if name in _PACKAGES:
+            return import_module(f"{__name__}.{name}")
+        if name in _CLASSES:
+            found = globals()[name] = getattr(getattr(later, _CLASSES[name]), name)
+            return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """Return all names, loaded or not."""
+        return sorted({*globals(), *__all__, *_PACKAGES})

@@ -13,8 +13,6 @@ from hashlib import sha256
 from struct import Struct
 from typing import NamedTuple
 
-import attrs
-
 ZERO = bytes(32)  # what the first batch of a session without a parent continues
 UNLINKED = b""  # the link of a batch that gets one where it is taken in
 _NO_UID = bytes(16)
@@ -86,8 +84,7 @@ def link(
     return sha256(b"".join((_LINK, previous, uid, envelope, born, *events))).digest()
 
 
-@attrs.frozen
-class Birth:
+class Birth(NamedTuple):
     """How a session came to be; `salt` and `id` are None once forgotten, `leaf` until then."""
 
     uid: bytes
@@ -119,8 +116,7 @@ class Entry(NamedTuple):
         return self.leaf or leaf(self.salt or b"", self.kind, self.name, self.text or b"", said)
 
 
-@attrs.frozen
-class Batch:
+class Batch(NamedTuple):
     """One session's share of a commit; `birth` comes with the first batch of a life."""
 
     uid: bytes

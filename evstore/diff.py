@@ -1,6 +1,7 @@
 """Differences: what is other in one moment than in another, of one session or of two."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ import orjson
 from evstore.events import ABSENT
 from evstore.sides import Found
 from evstore.sqlite.read import Moment
-from evstore.state import Range, subtract
+from evstore.state import Range
 from evstore.variables import value_of
 
 
@@ -68,6 +69,23 @@ def messages(before: Moment, after: Moment) -> tuple[list[Range], list[Range]]:
     shared = before.at(common_seq(before, after)).message_list().bodies
     old, new = before.message_list().ranges, after.message_list().ranges
     return subtract(new, _below(old, shared)), subtract(old, _below(new, shared))
+
+
+def subtract(ranges: Iterable[Range], minus: Iterable[Range]) -> list[Range]:
+    """Return what of some ranges is in none of the others, in their order."""
+    gone = sorted(minus)
+    left: list[Range] = []
+    for first, end in ranges:
+        start = first
+        for low, high in gone[max(bisect_right(gone, (first, first)) - 1, 0) :]:
+            if low >= end:
+                break
+            if start < low:
+                left.append((start, low))
+            start = max(start, high)
+        if start < end:
+            left.append((start, end))
+    return left
 
 
 def _below(ranges: list[Range], bound: int) -> list[Range]:

@@ -66,7 +66,7 @@ FAMILY: Final = {
 SETS: Final = {VARIABLES: VARIABLE_SET, METADATA: METADATA_SET}
 DELETIONS: Final = {VARIABLES: VARIABLE_DELETED, METADATA: METADATA_DELETED}
 
-# The one number in an event's data that `state.fold` needs, so that folding decodes no data.
+# The one number in an event's data that `folding.fold` needs, so that folding decodes no data.
 OPERANDS: Final = {
     VARIABLE_SET: "expires_at",
     MESSAGE_REMOVED: "seq",
@@ -80,7 +80,7 @@ REDO: Final = "redo:"
 REVERT: Final = "revert:"
 MERGE: Final = "merge:"
 RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
-_MERGED = re.compile(rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})")
+_MERGED = rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -155,7 +155,6 @@ class Event:
         return values.decode(evolution.lifted(self.kind, self.version, self.text))
 
 
-@attrs.define
 class Body:
     """What is said to happen, its data already encoded as the text that will be stored.
 
@@ -163,12 +162,23 @@ class Body:
     newest event of the same name: its seq, ABSENT, or ANY.
     """
 
-    kind: str
-    name: str | None
-    text: bytes
-    operand: int | None = None
-    version: int = 1
-    expected: int | Sentinel = ANY
+    __slots__ = ("expected", "kind", "name", "operand", "text", "version")
+
+    def __init__(
+        self,
+        kind: str,
+        name: str | None,
+        text: bytes,
+        operand: int | None = None,
+        version: int = 1,
+        expected: int | Sentinel = ANY,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.text = text
+        self.operand = operand
+        self.version = version
+        self.expected = expected
 
 
 def merge_cause(uid: bytes, seq: int) -> str:
@@ -178,7 +188,7 @@ def merge_cause(uid: bytes, seq: int) -> str:
 
 def merged_moment(cause: str) -> tuple[bytes, int]:
     """Return the uid and the sequence that such a cause names; b"" for a cause from elsewhere."""
-    named = _MERGED.fullmatch(cause)
+    named = re.fullmatch(_MERGED, cause)
     return (bytes.fromhex(named[1]), int(named[2])) if named else (b"", 0)
 
 

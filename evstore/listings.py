@@ -6,10 +6,11 @@ from typing import Literal
 
 from evstore import values
 from evstore.errors import Refused
-from evstore.events import from_microseconds
+from evstore.events import from_microseconds, to_microseconds
 from evstore.results import SessionInfo, parent_of
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.listing import Listed, Place, Wanted
+from evstore.sqlite.lives import Life
 
 Scalar = str | int | float | bool | None
 Order = Literal["id", "updated"]
@@ -48,6 +49,11 @@ def _conditions(where: Mapping[str, Scalar]) -> tuple[tuple[str, str], ...]:
 def _is_text(name: object) -> bool:
     """Tell whether UTF-8 can hold it: a lone surrogate is in no name and in no id."""
     return isinstance(name, str) and name == name.encode(errors="ignore").decode()
+
+
+def place(seen: SessionInfo, life: Life) -> Place:
+    """Return where a listing goes on after a session as it was seen, and the life that it is."""
+    return Place(seen.id or "", life.number, to_microseconds(seen.updated_at))
 
 
 def listing(

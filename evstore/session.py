@@ -6,11 +6,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from evstore import doors, merge, observing, revert, view
+from evstore import doors, later, observing, view
 from evstore.attempts import Result, attempt
 from evstore.batch import Batch
 from evstore.deadlines import Ttl
-from evstore.diff import Diff
 from evstore.errors import Conflict, ReadOnly, Refused, SessionNotFound
 from evstore.events import (
     ANY,
@@ -24,9 +23,7 @@ from evstore.events import (
     from_microseconds,
     to_microseconds,
 )
-from evstore.merge import Merge, Prefer
 from evstore.moments import When, seq_of
-from evstore.results import Parent, parent_of
 from evstore.sides import Found, Present, Side
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
@@ -34,7 +31,6 @@ from evstore.sqlite.read import Moment
 from evstore.sqlite.recorded import Recorded
 from evstore.sqlite.write import Decision, Draft
 from evstore.view import Still, View
-from evstore.watch import Watch, of_session
 
 _STEP_ATTEMPTS = 8
 
@@ -109,10 +105,10 @@ class Session:
         return from_microseconds(lease.expires_us) if lease else None
 
     @property
-    def parent(self) -> Parent | None:
+    def parent(self) -> "later.results.Parent | None":
         """Where it was forked from, if it was."""
         with self._look() as moment:
-            return parent_of(moment.life)
+            return later.results.parent_of(moment.life)
 
     # Writing.
 
@@ -200,7 +196,7 @@ class Session:
             engine, life, after, until, name=name, kind=kind, reverse=reverse, limit=limit
         )
 
-    def watch(self, after: int | Event | None = None) -> Watch:
+    def watch(self, after: int | Event | None = None) -> "later.watch.Watch":
         """Return an iterator of the events from now on, or after a seq or an event; it waits.
 
         It waits for the birth, and after an end as well, since the life may be restored. Of a fork
@@ -209,7 +205,7 @@ class Session:
         position = self._engine.position()
         with self._look() as moment:
             life, head = moment.life, moment.seq
-        return of_session(self._engine, self._id, life, head, after, position)
+        return later.watch.of_session(self._engine, self._id, life, head, after, position)
 
     def history(self, name: str) -> Iterator[Event]:
         """Yield all events about a variable, the newest first, deletions included."""
@@ -229,7 +225,7 @@ class Session:
         (event,), _ = self._engine.history(self._life, found.seq, 1)
         return event
 
-    def diff(self, a: When | View, b: When | View) -> Diff:
+    def diff(self, a: When | View, b: When | View) -> "later.diff.Diff":
         """Return what changed from moment `a` to `b`; either may be a View of any session."""
         before = a if isinstance(a, View) else self.at(a)
         return before.diff(b if isinstance(b, View) else self.at(b))
@@ -250,19 +246,19 @@ class Session:
         Metadata and labels stay, and so does what was forgotten. Where nothing differs, nothing is
         recorded.
         """
-        seq, writer = self._seq(to), self._writer
-        return self._append(lambda now: revert.bodies(writer, now, seq), cause=f"{REVERT}{seq}")
+        seq, writer, bodies = self._seq(to), self._writer, later.revert.bodies
+        return self._append(lambda now: bodies(writer, now, seq), cause=f"{REVERT}{seq}")
 
     def undo(self) -> Sequence[Event]:
         """Take back the newest batch that is not undone yet, into the shared past if need be.
 
         Batches whose undoing changes nothing are passed over; where none is left, nothing happens.
         """
-        return self._step(revert.undo)
+        return self._step(later.revert.undo)
 
     def redo(self) -> Sequence[Event]:
         """Take back the newest undo, until another batch is appended."""
-        return self._step(revert.redo)
+        return self._step(later.revert.redo)
 
     def _step(self, decide: Callable[[Writer, Moment], tuple[Said, str]]) -> Sequence[Event]:
         def act() -> Sequence[Event]:
@@ -273,7 +269,9 @@ class Session:
 
         return attempt(act, _STEP_ATTEMPTS)
 
-    def merge(self, other: "Session | View", prefer: Prefer = None) -> Merge:
+    def merge(
+        self, other: "Session | View", prefer: "later.merge.Prefer" = None
+    ) -> "later.merge.Merge":
         """Bring in what another branch of the same past changed, as one batch.
 
         A variable that only the other side changed is taken, its new messages are appended. Where
@@ -284,9 +282,9 @@ class Session:
         theirs = (other if isinstance(other, View) else other.view()).place
         if theirs.engine.identity != self._engine.identity or theirs.life is None:
             raise Refused("only a session of the same store can be merged")
-        decision = merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
+        decision = later.merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
         events = self._append(decision, cause=decision.cause)
-        return Merge(tuple(events), decision.conflicts)
+        return later.merge.Merge(tuple(events), decision.conflicts)
 
     def fork(self, id: str, at: When | None = None) -> "Session":
         """Return a new session that shares the past up to a moment (now) and owns its future.

@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-import attrs
-
 from evstore.events import Event, Said, Writer, from_microseconds
 
 Result = TypeVar("Result")
@@ -30,12 +28,14 @@ def shown_time(time_us: int | None) -> datetime | None:
     return None if time_us is None else from_microseconds(time_us)
 
 
-@attrs.frozen
 class Decided:
     """What is decided on by what is there, and the kind of what it records if it does."""
 
-    kind: str
-    decide: "Callable[[Present], Said]"
+    __slots__ = ("decide", "kind")
+
+    def __init__(self, kind: str, decide: "Callable[[Present], Said]") -> None:
+        self.kind = kind
+        self.decide = decide
 
     def __call__(self, present: "Present") -> Said:
         """Return what is to be recorded."""

@@ -1,19 +1,16 @@
-"""The law: what a log means. A projection in any engine is only a cache of what `fold` returns.
+"""The law: what an event does to a state. `folding.fold` applies it to a whole log.
 
 A state is a set of references into the log: for every name the seq of its newest event, and for the
 message list a few ranges over the messages ever recorded. `Outline.apply_all` alone knows what an
 event does; it looks at (seq, kind, name, operand) and never at stored data.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 
-from evstore import values
-from evstore.errors import TooLarge, TooMany
 from evstore.events import (
     DELETIONS,
     FAMILY,
@@ -25,12 +22,7 @@ from evstore.events import (
     MESSAGES_REVERTED,
     METADATA,
     VARIABLES,
-    Event,
-    from_microseconds,
-    operand,
-    value_text,
 )
-from evstore.limits import Limits
 
 _DELETIONS = frozenset(DELETIONS.values())
 Range = tuple[int, int]
@@ -74,7 +66,6 @@ class Past(Protocol):
         """Return the ranges of the message list as of `seq`."""
 
 
-@attrs.define
 class MessageList:
     """The list of messages as ranges [from, to) of ordinals, in the order of the list.
 
@@ -82,8 +73,19 @@ class MessageList:
     grows the last range; everything else splices ranges, and no message is ever copied.
     """
 
-    bodies: int = 0
-    ranges: list[Range] = attrs.field(factory=list)
+    __slots__ = ("bodies", "ranges")
+
+    def __init__(self, bodies: int = 0, ranges: list[Range] | None = None) -> None:
+        self.bodies = bodies
+        self.ranges = [] if ranges is None else ranges
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other lists the same messages, of as many recorded."""
+        if not isinstance(other, MessageList):
+            return NotImplemented
+        return (self.bodies, self.ranges) == (other.bodies, other.ranges)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         """Return how many messages the list holds."""
@@ -141,37 +143,20 @@ class MessageList:
         return any(start <= ordinal < end for start, end in self.ranges)
 
 
-def subtract(ranges: Iterable[Range], minus: Iterable[Range]) -> list[Range]:
-    """Return what of some ranges is in none of the others, in their order."""
-    gone = sorted(minus)
-    left: list[Range] = []
-    for first, end in ranges:
-        start = first
-        for low, high in gone[max(bisect_right(gone, (first, first)) - 1, 0) :]:
-            if low >= end:
-                break
-            if start < low:
-                left.append((start, low))
-            start = max(start, high)
-        if start < end:
-            left.append((start, end))
-    return left
-
-
 Names = dict[int, dict[str, Reference]]  # where the names of each family stand
 
 
-def _no_names() -> Names:
-    return {VARIABLES: {}, METADATA: {}, LABELS: {}}
-
-
-@attrs.define
 class Outline:
     """A state as references into the log, at `seq`; `names` keeps tombstones."""
 
-    seq: int = 0
-    names: Names = attrs.field(factory=_no_names)
-    messages: MessageList = attrs.field(factory=MessageList)
+    __slots__ = ("messages", "names", "seq")
+
+    def __init__(
+        self, seq: int = 0, names: Names | None = None, messages: MessageList | None = None
+    ) -> None:
+        self.seq = seq
+        self.names = {VARIABLES: {}, METADATA: {}, LABELS: {}} if names is None else names
+        self.messages = MessageList() if messages is None else messages
 
     def apply(self, seq: int, kind: str, name: str | None, operand: int | None, past: Past) -> None:
         """Take in one event; a kind that changes no state only moves `seq`."""
@@ -214,158 +199,3 @@ class VariableInfo:
     size_bytes: int
     type: str
     expires_at: datetime | None
-
-
-@attrs.frozen
-class StoredVariable:
-    """One variable inside a VariableStore: the text of its value, and when it came to be."""
-
-    text: bytes
-    seq: int = 0
-    time: datetime | None = None
-    created_at: datetime | None = None
-    actor: str | None = None
-    expires_at: datetime | None = None
-
-    @property
-    def info(self) -> VariableInfo:
-        """The facts without the value."""
-        return VariableInfo(
-            self.seq,
-            self.time,
-            self.created_at,
-            self.actor,
-            len(self.text),
-            values.type_name(self.text),
-            self.expires_at,
-        )
-
-
-@attrs.frozen
-class VariableStore:
-    """The variables of one session as a value: every change returns a new store."""
-
-    variables: Mapping[str, StoredVariable] = attrs.field(factory=dict)
-    limits: Limits = Limits()
-
-    def set(
-        self, name: str, value: Any, *, time: datetime | None = None, actor: str | None = None
-    ) -> "VariableStore":
-        """Return a store in which the variable has this value.
-
-        Raises NotStorable, TooLarge, TooMany and BadName by the store's limits.
-        """
-        self.limits.check_name("name", name)
-        text = values.encode(value)
-        if len(text) > self.limits.value_bytes_max:
-            raise TooLarge(f"the value of {name!r}", len(text), self.limits.value_bytes_max)
-        before = self.variables.get(name)
-        if before is None and len(self.variables) >= self.limits.variables_max:
-            raise TooMany("variables", len(self.variables) + 1, self.limits.variables_max)
-        created_at = before.created_at if before else time
-        stored = StoredVariable(text, 0, time, created_at, actor)
-        return attrs.evolve(self, variables={**self.variables, name: stored})
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return a fresh copy of the value, or the default."""
-        stored = self.variables.get(name)
-        return default if stored is None else values.decode(stored.text)
-
-    def delete(self, name: str) -> "VariableStore":
-        """Return a store without the variable; raises KeyError where there is none."""
-        if name not in self.variables:
-            raise KeyError(name)
-        rest = {known: stored for known, stored in self.variables.items() if known != name}
-        return attrs.evolve(self, variables=rest)
-
-    def merge(self, other: "VariableStore") -> "VariableStore":
-        """Return a store with the variables of both; where both have one, the other's."""
-        merged = {**self.variables, **other.variables}
-        if len(merged) > self.limits.variables_max:
-            raise TooMany("variables", len(merged), self.limits.variables_max)
-        return attrs.evolve(self, variables=merged)
-
-    def to_map(self) -> dict[str, Any]:
-        """Return a fresh dict of all values, in order of name."""
-        return {name: values.decode(self.variables[name].text) for name in sorted(self.variables)}
-
-    def info(self, name: str) -> VariableInfo:
-        """Return the facts about a variable; raises KeyError where there is none."""
-        return self.variables[name].info
-
-    def __len__(self) -> int:
-        """Return how many variables there are."""
-        return len(self.variables)
-
-
-@attrs.frozen
-class State:
-    """What a log means at its last event."""
-
-    seq: int
-    variables: VariableStore
-    metadata: VariableStore
-    labels: Mapping[str, int]
-    messages: tuple[Event, ...]
-    outline: Outline = attrs.field(repr=False)
-
-
-class _Log:
-    """The events folded so far, as `Outline.apply` may ask about them."""
-
-    def __init__(self) -> None:
-        self.events: dict[int, Event] = {}
-        self.bodies: list[int] = []
-        self._ordinals: dict[int, int] = {}
-        self._ranges: dict[int, list[Range]] = {0: []}
-
-    def remember(self, event: Event, messages: MessageList) -> None:
-        self.events[event.seq] = event
-        if messages.bodies > len(self.bodies):
-            self._ordinals[event.seq] = len(self.bodies)
-            self.bodies.append(event.seq)
-        self._ranges[event.seq] = messages.ranges.copy()
-
-    def ordinal(self, seq: int) -> int:
-        return self._ordinals[seq]
-
-    def ranges_at(self, seq: int) -> list[Range]:
-        return self._ranges[seq].copy()
-
-
-def fold(events: Iterable[Event]) -> State:
-    """Return the state that a session's events, from the first one on, add up to."""
-    outline, log = Outline(), _Log()
-    for event in events:
-        outline.apply(event.seq, event.kind, event.name, operand(event), log)
-        log.remember(event, outline.messages)
-    return State(
-        seq=outline.seq,
-        variables=_variables(outline, VARIABLES, log),
-        metadata=_variables(outline, METADATA, log),
-        labels={name: ref.operand or 0 for name, ref in outline.living(LABELS).items()},
-        messages=tuple(
-            log.events[log.bodies[ordinal]]
-            for start, end in outline.messages.ranges
-            for ordinal in range(start, end)
-        ),
-        outline=outline,
-    )
-
-
-def _variables(outline: Outline, family: int, log: _Log) -> VariableStore:
-    stored = {}
-    for name, reference in outline.living(family).items():
-        event, created = log.events[reference.seq], log.events[reference.created or 0]
-        if event.text is None:  # Forgotten: the name is all that is left.
-            continue
-        deadline = reference.operand
-        stored[name] = StoredVariable(
-            value_text(event.text, deadline).encode(),
-            event.seq,
-            event.time,
-            created.time,
-            event.actor,
-            None if deadline is None else from_microseconds(deadline),
-        )
-    return VariableStore(stored)

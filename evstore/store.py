@@ -5,9 +5,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from evstore import listings
+from evstore import later
 from evstore.deadlines import Ttl, lease
 from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
 from evstore.events import (
@@ -20,18 +20,17 @@ from evstore.events import (
     to_microseconds,
 )
 from evstore.limits import Limits
-from evstore.listings import Order, Scalar
 from evstore.moments import When, position_of
-from evstore.results import Gain, Hit, SessionInfo, Stats
 from evstore.session import Session
 from evstore.sqlite.database import MEMORY, Durability
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.listing import Place
 from evstore.sqlite.lives import Life
 from evstore.sqlite.write import Draft
 from evstore.transaction import Transaction
 from evstore.view import Still
-from evstore.watch import Watch, of_store
+
+if TYPE_CHECKING:
+    from evstore.sqlite.listing import Place
 
 _SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
 _UID_DIGITS = 32
@@ -145,12 +144,12 @@ class Store:
         self,
         prefix: str = "",
         *,
-        where: Mapping[str, Scalar] | None = None,
-        order: Order = "id",
-        after: SessionInfo | None = None,
+        where: "Mapping[str, later.listings.Scalar] | None" = None,
+        order: "later.listings.Order" = "id",
+        after: "later.results.SessionInfo | None" = None,
         limit: int | None = None,
         deleted: bool = False,
-    ) -> Iterator[SessionInfo]:
+    ) -> "Iterator[later.results.SessionInfo]":
         """Yield the living sessions (or the lives that are over) whose id has a prefix.
 
         They have all the metadata that `where` gives: texts, numbers, truth values and None, as
@@ -162,15 +161,16 @@ class Store:
         them a listing holds 8 bytes for each session. Raises Refused for another order or value,
         and SessionNotFound where `after` is of another store.
         """
+        listings = later.listings
         asked = listings.wanted(prefix, where, order, over=deleted)
         place = None if after is None else self._place(after)
         return iter(()) if asked is None else listings.listing(self._engine, asked, place, limit)
 
-    def _place(self, seen: SessionInfo) -> Place:
+    def _place(self, seen: "later.results.SessionInfo") -> "Place":
         life, _ = self._engine.find_uid(_uid(seen.uid))
         if life is None:
             raise SessionNotFound(seen.uid)
-        return Place(seen.id or "", life.number, to_microseconds(seen.updated_at))
+        return later.listings.place(seen, life)
 
     def __contains__(self, id: object) -> bool:
         """Tell whether a session with this id lives."""
@@ -223,13 +223,13 @@ class Store:
         """
         return Transaction(self._engine)
 
-    def watch(self, after: int | Event | None = None) -> Watch:
+    def watch(self, after: int | Event | None = None) -> "later.watch.Watch":
         """Return an iterator of all events from now on, in commit order, which waits for more.
 
         `after` is a position, for all batches after it (0 for the whole log), or an event of this
         store, to go on right after it. Raises Refused for what is not there.
         """
-        return of_store(self._engine, after)
+        return later.watch.of_store(self._engine, after)
 
     def search(
         self,
@@ -238,7 +238,7 @@ class Store:
         session: str | Session | None = None,
         at: When | None = None,
         limit: int = 20,
-    ) -> list[Hit]:
+    ) -> "list[later.results.Hit]":
         """Return up to `limit` messages that hold all words of a text, the best first.
 
         A session (or its id) is searched as it is now, or was at a moment; without one, all living
@@ -263,21 +263,23 @@ class Store:
             raise Refused("only a session of this store can be searched: ask its own store")
         return [] if still.life is None else self._hits(text, still.life, still.seq, limit)
 
-    def _hits(self, text: str, life: Life | None, seq: int, limit: int) -> list[Hit]:
+    def _hits(
+        self, text: str, life: Life | None, seq: int, limit: int
+    ) -> "list[later.results.Hit]":
         found = self._engine.search(text, life, seq, limit)
         return [
-            Hit(match.life.id, match.seq, match.index, match.snippet, match.score)
+            later.results.Hit(match.life.id, match.seq, match.index, match.snippet, match.score)
             for match in found
         ]
 
     # The file.
 
-    def stats(self) -> Stats:
+    def stats(self) -> "later.results.Stats":
         """Return how much the store holds; reads the whole log once."""
         counts = self._engine.counts()
         path = self._engine.path
         wal = f"{path}-wal"
-        return Stats(
+        return later.results.Stats(
             path=path,
             sessions=counts.sessions,
             ended=counts.ended,
@@ -310,14 +312,14 @@ class Store:
         until = None if at is None else position_of(self._engine, at)
         return self._engine.backup(os.path.abspath(os.fspath(path)), until, progress)
 
-    def compact(self) -> Gain:
+    def compact(self) -> "later.results.Gain":
         """Encode the log anew as tightly as it goes, and make the file smaller by what that saves.
 
         It goes on where the last one stopped. Events, seqs, links and every moment of the past stay
         as they are. Others may read and write meanwhile; only at the end, where the file is written
         anew, writers have to wait: about 5 seconds for a GB. Raises ReadOnly, Busy and Unavailable.
         """
-        return Gain(*self._engine.compact())
+        return later.results.Gain(*self._engine.compact())
 
     def flush(self) -> None:
         """Make every commit so far survive a power cut, whatever its durability."""

@@ -1,7 +1,7 @@
 """The tags: how each scalar type that JSON lacks is written in JSON's own, and read back."""
 
-import base64
 import math
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -105,7 +105,7 @@ TO_TAG: dict[type, Callable[[Any], Any]] = {
     float: lambda value: value if math.isfinite(value) else {"$float": repr(value)},
     bool: lambda value: value,
     type(None): lambda value: value,
-    bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
+    bytes: lambda value: {"$bytes": b2a_base64(value, newline=False).decode()},
     datetime: _tag_moment,
     time: _tag_moment,
     date: lambda value: {"$date": value.isoformat()},
@@ -118,7 +118,7 @@ TO_TAG: dict[type, Callable[[Any], Any]] = {
 FROM_TAG: Mapping[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     "$int": ((str,), lambda stored: int(stored, 16)),
     "$float": ((str,), {name: float(name) for name in ("nan", "inf", "-inf")}.__getitem__),
-    "$bytes": ((str,), lambda stored: base64.b64decode(stored, validate=True)),
+    "$bytes": ((str,), lambda stored: a2b_base64(stored, strict_mode=True)),
     "$datetime": ((str, list), lambda stored: _untag_moment(datetime, stored)),
     "$time": ((str, list), lambda stored: _untag_moment(time, stored)),
     "$date": ((str,), date.fromisoformat),

@@ -9,7 +9,6 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Self, overload
 
@@ -87,6 +86,8 @@ class Variables(MutableMapping[str, Any]):
 
     def match(self, pattern: str) -> dict[str, Any]:
         """Return the variables whose names match a case-sensitive glob; `*` crosses dots."""
+        from fnmatch import fnmatchcase
+
         found = self._all()
         return {name: value_of(found[name]) for name in found if fnmatchcase(name, pattern)}
 

@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
-from evstore import diff, doors
-from evstore.diff import Diff
+from evstore import doors, later
 from evstore.errors import ReadOnly, Refused
 from evstore.events import LABELS, METADATA, VARIABLES, Event, Said, Writer, from_microseconds
 from evstore.limits import Limits
@@ -178,12 +177,12 @@ class View:
         """The labels given by then, and the sequences they name."""
         return dict(self._labels)
 
-    def diff(self, other: "View") -> Diff:
+    def diff(self, other: "View") -> "later.diff.Diff":
         """Return what changed from this view to another one, of this session or any of the store.
 
         Raises Refused for a view of another store.
         """
-        before, after = self._still, other.place
+        diff, before, after = later.diff, self._still, other.place
         if before.engine.identity != after.engine.identity:
             raise Refused("both moments have to be of one store: import one session there first")
         with other.look() as present:
@@ -191,7 +190,7 @@ class View:
         with before.look() as old:
             new = old.of(after.life, after.seq)
             added, removed = diff.messages(old, new)
-            return Diff(
+            return diff.Diff(
                 variables=diff.names(self._names[VARIABLES], names[VARIABLES]),
                 metadata=diff.names(self._names[METADATA], names[METADATA]),
                 added=_read(new, added),

@@ -1,6 +1,5 @@
 """Adopting: a log that was recorded elsewhere enters as it is, or not at all."""
 
-import attrs
 import pytest
 
 import evstore
@@ -30,8 +29,8 @@ def target():
 
 def forged(batch, previous, entries=None, **changes):
     """Return a batch with other content whose link fits that content."""
-    changed = attrs.evolve(batch, entries=entries or batch.entries, **changes)
-    return attrs.evolve(changed, link=changed.continues(previous))
+    changed = batch._replace(entries=entries or batch.entries, **changes)
+    return changed._replace(link=changed.continues(previous))
 
 
 def entry(kind, text, name=None, **more):
@@ -63,24 +62,24 @@ def test_a_log_needs_its_beginning(recorded, target):
     """A batch without its birth, without those before it, or without its parent is refused."""
     refuse(target, Refused, recorded[1])
     refuse(target, Refused, recorded[3])
-    refuse(target, Refused, attrs.evolve(recorded[0], birth=None))
+    refuse(target, Refused, recorded[0]._replace(birth=None))
     target.engine.adopt(recorded[:1])
     refuse(target, Refused, recorded[2])
-    refuse(target, Refused, attrs.evolve(recorded[1], birth=recorded[0].birth))
+    refuse(target, Refused, recorded[1]._replace(birth=recorded[0].birth))
 
 
 def test_a_fork_needs_its_parent_up_to_the_fork_point(recorded, target):
     """A fork whose parent does not reach the fork point is refused."""
-    birth = attrs.evolve(recorded[3].birth, fork=9)
+    birth = recorded[3].birth._replace(fork=9)
     target.engine.adopt(recorded[:1])
-    refuse(target, Refused, attrs.evolve(recorded[3], birth=birth, first=10))
+    refuse(target, Refused, recorded[3]._replace(birth=birth, first=10))
 
 
 def test_another_log_under_the_same_uid_is_taken(recorded, target):
     """A uid has one log: another batch at a place that is filled is refused."""
     target.engine.adopt(recorded)
-    refuse(target, Taken, attrs.evolve(recorded[1], link=bytes(32)))
-    refuse(target, Taken, attrs.evolve(recorded[3], link=bytes(32)))
+    refuse(target, Taken, recorded[1]._replace(link=bytes(32)))
+    refuse(target, Taken, recorded[3]._replace(link=bytes(32)))
 
 
 def test_an_id_that_lives_is_taken(recorded, target):
@@ -104,7 +103,7 @@ def test_an_id_that_lives_is_taken(recorded, target):
 def test_a_batch_has_to_fit_its_link(recorded, target, change):
     """A batch that was changed is damaged."""
     target.engine.adopt(recorded[:1])
-    refuse(target, (Corrupt, Refused, Taken), attrs.evolve(recorded[1], **change))
+    refuse(target, (Corrupt, Refused, Taken), recorded[1]._replace(**change))
 
 
 def test_time_goes_on(recorded, target):
@@ -169,7 +168,7 @@ def test_causes_from_elsewhere_confuse_nobody(recorded, target):
     causes = ("undo:x", "redo:", f"merge:{bytes(16).hex()}:x", "undo:-1")
     for number, cause in enumerate(causes):
         batch = forged(
-            attrs.evolve(recorded[1], first=3 + number, time_us=recorded[1].time_us + number),
+            recorded[1]._replace(first=3 + number, time_us=recorded[1].time_us + number),
             previous,
             entries=(entry("variable.set", text % number, "a"),),
             cause=cause,

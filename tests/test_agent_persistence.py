@@ -22,8 +22,8 @@ from evstore.agent import (
 )
 from evstore.agent import behind as behind_module
 from evstore.errors import Closed, ReadOnly, TooMany
+from evstore.folding import VariableStore
 from evstore.limits import Limits
-from evstore.state import VariableStore
 from tests.test_agent_context import fresh_ids, variables
 from tests.test_agent_manager import DictPersistence
 from tests.test_processes import forked, needs_fork

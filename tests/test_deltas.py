@@ -9,7 +9,6 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 import evstore
 from evstore import replay
 from evstore.errors import Conflict, Corrupt
+from evstore.events import Body
 from evstore.sqlite import chains, deltas, payload
 from evstore.transfer import export_lines, import_lines
 
@@ -361,7 +361,7 @@ def test_a_text_that_was_taken_back_is_not_built_on(store, session, monkeypatch)
 
     def settle(database: Any, cursor: Any, life: Any, base: Any, seq: Any, body: Any, *rest: Any):
         settled = real(database, cursor, life, base, seq, body, *rest)
-        later = attrs.evolve(body, text=b'{"value":"%s"}' % alike.encode())
+        later = Body(body.kind, body.name, b'{"value":"%s"}' % alike.encode())
         early.append(chains.encode(database, life, later))
         return settled
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evstore
+from evstore.diff import subtract
 from evstore.errors import NoSuchMoment, Refused
 from evstore.events import ABSENT
-from evstore.state import subtract
 from tests.histories import (
     CHECKPOINTS,
     HISTORIES,

@@ -18,7 +18,7 @@ import evstore
 from evstore import aio, evolution, registry, replay, transfer, values
 from evstore.errors import BadName, FromTheFuture, NotUpcast, Refused
 from evstore.events import LABEL_SET, VARIABLE_SET
-from evstore.state import fold
+from evstore.folding import fold
 from tests.histories import fresh_store
 from tests.test_upgrade import old, user_version
 from tests.values_strategy import fingerprint, storable

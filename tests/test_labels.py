@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import evstore
 from evstore import replay
 from evstore.errors import BadName, NoSuchMoment, ReadOnly, Refused, SessionNotFound, TooLarge
-from evstore.state import fold
+from evstore.folding import fold
 from tests.event_schemas import check_events
 from tests.histories import CHECKPOINTS, HISTORIES, fresh_store, live_through, states
 

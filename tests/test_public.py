@@ -61,6 +61,19 @@ def test_what_is_exported_is_there():
     assert set(evstore.__all__) == set(names) - {"__builtins__"}
 
 
+def test_what_few_need_is_loaded_when_it_is_asked_for():
+    """`import evstore` does without it, and it is there all the same."""
+    program = (
+        "import sys, evstore;"
+        "later = {'diff', 'folding', 'listings', 'merge', 'results', 'revert', 'watch'};"
+        "assert not {f'evstore.{name}' for name in later} & sys.modules.keys();"
+        "assert {*evstore.__all__, 'aio', '__name__'} <= {*dir(evstore)};"
+        "assert evstore.Merge.__module__ == 'evstore.merge' and 'evstore.merge' in sys.modules;"
+        "assert not hasattr(evstore, 'merger') and not hasattr(evstore.later, 'merger')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("name", [name for name, _ in exported()])
 def test_every_public_name_explains_itself(name: str):
     """Each class, function and module has a docstring that begins with a sentence."""

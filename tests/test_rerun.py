@@ -343,7 +343,7 @@ def without_content(batch: Batch) -> Batch:
         Entry(entry.kind, entry.version, None, None, None, entry.hashed(said))
         for entry in batch.entries
     )
-    return attrs.evolve(batch, entries=entries)
+    return batch._replace(entries=entries)
 
 
 @pytest.mark.parametrize("forgotten", [0, 1, 2])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from evstore import events, values
 from evstore.errors import BadName, NotStorable, TooLarge, TooMany
 from evstore.events import ERASED, Event
+from evstore.folding import VariableStore, fold
 from evstore.limits import Limits
-from evstore.state import MessageList, VariableStore, fold
+from evstore.state import MessageList
 from tests.event_schemas import check_events
 from tests.values_strategy import same, storable
 

@@ -7,7 +7,6 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -365,7 +364,7 @@ def relinked(batches: list[Batch]) -> list[bytes]:
     lines, previous = [b'{"evstore":1}\n'], bytes(32)
     for batch in batches:
         previous = batch.continues(previous)
-        lines += batch_lines(attrs.evolve(batch, link=previous))
+        lines += batch_lines(batch._replace(link=previous))
     return [*lines, b'{"end":%d}\n' % len(batches)]
 
 
@@ -409,7 +408,7 @@ def test_forged_events_with_links_that_fit_do_no_harm(events):
         )
         for index, (kind, text, name, version) in enumerate(events)
     ]
-    batches[0] = attrs.evolve(batches[0], birth=birth)
+    batches[0] = batches[0]._replace(birth=birth)
     with evstore.open(":memory:") as copy, suppress(Refused, BadFile):
         import_lines(copy, relinked(batches))
         view = copy.session(uid=uid.hex()).view()

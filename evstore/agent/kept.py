@@ -20,7 +20,7 @@ from evstore.events import (
     to_microseconds,
     value_text,
 )
-from evstore.state import StoredVariable
+from evstore.folding import StoredVariable
 
 _log = logging.getLogger("evstore.agent")
 

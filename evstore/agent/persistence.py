@@ -8,9 +8,9 @@ import attrs
 
 from evstore.deadlines import Ttl
 from evstore.events import VARIABLES, Body, from_microseconds
+from evstore.folding import StoredVariable, VariableStore
 from evstore.session import Session
 from evstore.sides import Present, nothing
-from evstore.state import StoredVariable, VariableStore
 from evstore.store import Store
 
 

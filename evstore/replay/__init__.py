@@ -7,7 +7,7 @@ from evstore.replay.rewriting import Transform as Transform
 from evstore.replay.verification import Level as Level
 from evstore.replay.verification import verify
 from evstore.replay.walking import Change, walk
-from evstore.sqlite.found import Finding
+from evstore.sqlite.finding import Finding
 
 __all__ = [
     "Change",

@@ -226,7 +226,7 @@ def _all(engine: Engine, until: int) -> Iterator[Batch]:
 def _is_as_made(known: Batch, made: Batch) -> bool:
     """Tell whether a batch that is there is the one that is made now."""
     link = known.link if made.link == UNLINKED else made.link
-    return attrs.evolve(made, link=link, position=known.position) == known
+    return made._replace(link=link, position=known.position) == known
 
 
 def _adopt_made(target: Engine, fresh: list[Batch], position: int) -> None:

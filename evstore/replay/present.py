@@ -7,7 +7,7 @@ import orjson
 from evstore import values
 from evstore.errors import SessionNotFound
 from evstore.session import Session
-from evstore.sqlite.found import Finding
+from evstore.sqlite.finding import Finding
 from evstore.store import Store
 
 

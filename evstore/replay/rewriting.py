@@ -223,7 +223,7 @@ class _Making:
             return None
         said = (given.actor, cause, given.key if self._entries else None)
         made = Batch(uid, first, batch.time_us, *said, UNLINKED, tuple(self._entries), 0, birth)
-        as_it_was = attrs.evolve(made, link=batch.link, position=batch.position)
+        as_it_was = made._replace(link=batch.link, position=batch.position)
         touched = written.touched or as_it_was != batch
         head = written.head + len(self._entries)
         self._numbers.put_life(written._replace(head=head, touched=touched))
@@ -237,13 +237,13 @@ class _Making:
         assert birth is not None
         if session != birth.id:
             salt = _salt(birth.salt or birth.leaf or b"", session)
-            birth = attrs.evolve(birth, id=session, salt=salt, leaf=None)
+            birth = birth._replace(id=session, salt=salt, leaf=None)
         if not is_own:
-            return attrs.evolve(birth, uid=uid, created_us=time_us, parent_uid=None, fork=None)
+            return birth._replace(uid=uid, created_us=time_us, parent_uid=None, fork=None)
         if birth.parent_uid is None:
             return birth
         parent, fork = self._moment_of(birth.parent_uid, birth.fork or 0)
-        return attrs.evolve(birth, parent_uid=parent, fork=None if parent is None else fork)
+        return birth._replace(parent_uid=parent, fork=None if parent is None else fork)
 
     def _is_touched(self, birth: Birth) -> bool:
         parent = None if birth.parent_uid is None else self._numbers.life(birth.parent_uid)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from evstore.chain import ZERO, Batch
 from evstore.errors import BadFile, Refused
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.found import Finding
+from evstore.sqlite.finding import Finding
 from evstore.store import Store
 
 Level = Literal["heads", "chain", "full"]

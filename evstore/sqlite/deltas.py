@@ -9,8 +9,6 @@ a version or two. Everything that decides can be read off the rows of the earlie
 from collections.abc import Callable
 from typing import NamedTuple
 
-import attrs
-
 from evstore.sqlite import payload
 
 RADIX, LEVELS = 4, 4
@@ -34,17 +32,21 @@ class Effort(NamedTuple):
 WRITING = Effort(3, 1, thorough=False)
 
 
-@attrs.define(eq=False, repr=False)
 class Version:
     """An earlier version: the seq and size of its text, which is read when it is first needed.
 
     `path_bytes` is the size of all deltas on its read path.
     """
 
-    seq: int
-    size_bytes: int
-    path_bytes: int
-    text: bytes | None = None
+    __slots__ = ("path_bytes", "seq", "size_bytes", "text")
+
+    def __init__(
+        self, seq: int, size_bytes: int, path_bytes: int, text: bytes | None = None
+    ) -> None:
+        self.seq = seq
+        self.size_bytes = size_bytes
+        self.path_bytes = path_bytes
+        self.text = text
 
 
 Load = Callable[[Version], bytes | None]
@@ -74,7 +76,6 @@ class Encoded(NamedTuple):
         return len(self.data.encode()) if isinstance(self.data, str) else len(self.data)
 
 
-@attrs.define(eq=False, repr=False)
 class Chain:
     """The versions of one variable that the next one may build on; a new version is a new chain.
 
@@ -84,12 +85,23 @@ class Chain:
     are the newest in a row.
     """
 
-    newest: int = 0
-    number: int = -1
-    anchors: tuple[Version, ...] = ()
-    ratio: float = 1.0
-    full_copies: int = 0
-    _ready: tuple[Version, payload.Searchable] | None = None
+    __slots__ = ("_ready", "anchors", "full_copies", "newest", "number", "ratio")
+
+    def __init__(
+        self,
+        newest: int = 0,
+        number: int = -1,
+        anchors: tuple[Version, ...] = (),
+        ratio: float = 1.0,
+        full_copies: int = 0,
+        ready: tuple[Version, payload.Searchable] | None = None,
+    ) -> None:
+        self.newest = newest
+        self.number = number
+        self.anchors = anchors
+        self.ratio = ratio
+        self.full_copies = full_copies
+        self._ready = ready
 
     def prefix(self, size_bytes: int, effort: Effort = WRITING) -> Version | None:
         """Return the version that a text of this size is worth comparing with, if any."""

@@ -12,13 +12,12 @@ from evstore.deadlines import Lease, Ttl
 from evstore.errors import Closed, ReadOnly
 from evstore.events import Body, Event
 from evstore.limits import Limits
-from evstore.sqlite import leases, listing, lives, log, write
+from evstore.sqlite import leases, lives, log, write
 from evstore.sqlite.database import Database, Durability
-from evstore.sqlite.found import Finding, Found
+from evstore.sqlite.found import Found
 from evstore.sqlite.group import Group, Member, Work
-from evstore.sqlite.listing import Listed, Place, Wanted
 from evstore.sqlite.lives import Life, Tip
-from evstore.sqlite.log import Counts, Filter
+from evstore.sqlite.log import Counts
 from evstore.sqlite.looking import Looking, glance, living
 from evstore.sqlite.poller import newest_position
 from evstore.sqlite.quiet import Quiet
@@ -31,6 +30,8 @@ from evstore.sqlite.write import Draft, Terms
 if TYPE_CHECKING:  # What is needed now and then is imported then, for a quick start.
     from evstore.sqlite.backup import Progress
     from evstore.sqlite.compact import Gain
+    from evstore.sqlite.finding import Finding
+    from evstore.sqlite.listing import Listed, Place, Wanted
     from evstore.sqlite.search import Match
 
 _log = logging.getLogger("evstore")
@@ -223,10 +224,8 @@ class Engine:
     ) -> list[Event]:
         """Return a page of events with `after` < seq <= `until`."""
         with self.database.snapshot() as cursor:
-            wanted = Filter(name, kind)
-            return log.event_page(
-                self.database, cursor, life, after, until, wanted, reverse=reverse, limit=limit
-            )
+            place = (self.database, cursor, life, after, until)
+            return log.event_page(*place, name=name, kind=kind, reverse=reverse, limit=limit)
 
     def history(
         self, life: Life, seq: int, limit: int = log.PAGE_EVENTS
@@ -241,14 +240,18 @@ class Engine:
         return id(self._shared)
 
     def session_numbers(
-        self, wanted: Wanted, after: Place | None, limit: int
-    ) -> tuple[Sequence[int], Place | None]:
+        self, wanted: "Wanted", after: "Place | None", limit: int
+    ) -> "tuple[Sequence[int], Place | None]":
         """Return sessions in the order wanted, by id up to `limit`, and where to go on, or None."""
+        from evstore.sqlite import listing
+
         with self.database.snapshot() as cursor:
             return listing.numbers(self.database, cursor, wanted, after, limit, self.clock())
 
-    def session_details(self, wanted: Wanted, page: Sequence[int]) -> list[Listed]:
+    def session_details(self, wanted: "Wanted", page: Sequence[int]) -> "list[Listed]":
         """Return what is told of a page of sessions, without those no longer wanted."""
+        from evstore.sqlite import listing
+
         with self.database.snapshot() as cursor:
             return listing.details(self.database, cursor, wanted, page, self.clock())
 
@@ -305,10 +308,7 @@ class Engine:
     ) -> tuple[list[Event], int]:
         """Return a page of a life's events after `seq`, and the newest position of the store."""
         with self.database.snapshot() as cursor:
-            wanted, until = Filter(), lives.SEQ_MAX
-            page = log.event_page(
-                self.database, cursor, life, seq, until, wanted, reverse=False, limit=limit
-            )
+            page = log.event_page(self.database, cursor, life, seq, lives.SEQ_MAX, limit=limit)
             return page, newest_position(cursor)
 
     def first_batch(self, session_id: str, position: int) -> tuple[tuple[Life, int] | None, int]:
@@ -350,7 +350,7 @@ class Engine:
 
     # Care.
 
-    def rebuild(self, life: Life | None = None) -> list[Finding]:
+    def rebuild(self, life: Life | None = None) -> "list[Finding]":
         """Make what is derived what the log says, of all lives or of one; return what was not."""
         from evstore.sqlite import maintain
 
@@ -368,19 +368,19 @@ class Engine:
 
         return backup.backup(self.database, path, until, progress)
 
-    def check_rows(self) -> Iterator[Finding]:
+    def check_rows(self) -> "Iterator[Finding]":
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
         from evstore.sqlite import verify
 
         return verify.check_rows(self.database)
 
-    def check_heads(self) -> Iterator[Finding]:
+    def check_heads(self) -> "Iterator[Finding]":
         """Yield the sessions whose newest batch does not continue the one before it."""
         from evstore.sqlite import verify
 
         return verify.check_heads(self.database)
 
-    def check_derived(self) -> Iterator[Finding]:
+    def check_derived(self) -> "Iterator[Finding]":
         """Yield what is derived from the log and differs from it."""
         from evstore.sqlite import verify
 

@@ -9,10 +9,11 @@ from evstore.errors import Unavailable, Unsupported
 
 # Write-ahead logging needs shared memory between processes; these do not give it, and their locks
 # are not to be trusted either.
-_NETWORK = re.compile(
-    r"(nfs|cifs|smb|9p|afs|ceph|gluster|lustre|beegfs|ncpfs|coda|davfs|fuse(?!blk|ctl))"
+_NETWORK = (
+    *("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "beegfs", "ncpfs", "coda"),
+    *("davfs", "fuse"),
 )
-
+_LOCAL = ("fuseblk", "fusectl")
 _MOUNTS = "/proc/self/mountinfo"
 
 
@@ -24,7 +25,7 @@ def check_place(path: str) -> None:
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise Unavailable(path, "it is not a regular file: give the path of a file")
     kind = file_system(folder, _mounts())
-    if _NETWORK.match(kind):
+    if kind.startswith(_NETWORK) and not kind.startswith(_LOCAL):
         raise Unsupported("sqlite", f"the network file system {kind}: use a local disk")
 
 

@@ -1,9 +1,7 @@
-"""What is found in a file: what the read path gives back, and what is not as it was recorded."""
+"""What is found in a file: what the read path gives back."""
 
 from collections.abc import Iterator, KeysView, Mapping
 from typing import NamedTuple
-
-import attrs
 
 from evstore.events import value_text
 from evstore.state import Reference
@@ -72,13 +70,3 @@ class Step(NamedTuple):
     first: int
     last: int
     cause: str | None
-
-
-@attrs.frozen
-class Finding:
-    """Something that is not as it was recorded: where, which kind of thing, and what about it."""
-
-    session: str | None
-    seq: int | None
-    kind: str
-    what: str

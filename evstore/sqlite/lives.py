@@ -3,8 +3,6 @@
 from functools import cached_property
 from typing import NamedTuple
 
-import attrs
-
 from evstore.chain import ZERO
 from evstore.deadlines import Lease
 from evstore.errors import Corrupt, SessionExpired, SessionNotFound
@@ -29,7 +27,6 @@ class Segment(NamedTuple):
         return start + self.first, start + self.last
 
 
-@attrs.frozen(slots=False, eq=False, repr=False)
 class Life:
     """The birth record of a session, as rows of this file: it never changes.
 
@@ -37,13 +34,23 @@ class Life:
     of the batch that brought the life into being.
     """
 
-    number: int
-    uid: bytes
-    id: str | None
-    created_us: int
-    parent: "Life | None"
-    fork: int
-    position: int
+    def __init__(
+        self,
+        number: int,
+        uid: bytes,
+        id: str | None,
+        created_us: int,
+        parent: "Life | None",
+        fork: int,
+        position: int,
+    ) -> None:
+        self.number = number
+        self.uid = uid
+        self.id = id
+        self.created_us = created_us
+        self.parent = parent
+        self.fork = fork
+        self.position = position
 
     @cached_property
     def lineage(self) -> tuple[Segment, ...]:

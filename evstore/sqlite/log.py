@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import attrs
-
 from evstore.chain import Batch, Birth, Entry
 from evstore.events import KINDS, SESSION_EXPIRED, Event
 from evstore.sqlite import payload
@@ -28,33 +26,29 @@ _COMMITTED = (
 )
 
 
-@attrs.frozen
-class Filter:
-    """Which events to return: those of a name, of a kind, or both."""
-
-    name: str | None = None
-    kind: str | None = None
-
-
 def event_page(
     database: Database,
     cursor: Cursor,
     life: Life,
     after: int,
     until: int,
-    wanted: Filter,
     *,
-    reverse: bool,
+    name: str | None = None,
+    kind: str | None = None,
+    reverse: bool = False,
     limit: int,
 ) -> list[Event]:
-    """Return up to `limit` events with `after` < seq <= `until`, the newest first if `reverse`."""
+    """Return up to `limit` events with `after` < seq <= `until`, the newest first if `reverse`.
+
+    A name and a kind leave only those that are about it, or of it.
+    """
     conditions, parameters = [" where event.id between ? and ?"], []
-    if wanted.name is not None:
+    if name is not None:
         conditions.append("name = ?")
-        parameters.append(wanted.name)
-    if wanted.kind is not None:
+        parameters.append(name)
+    if kind is not None:
         conditions.append("kind = (select number from kind where kind.name = ?)")
-        parameters.append(wanted.kind)
+        parameters.append(kind)
     order = " order by event.id desc limit ?" if reverse else " order by event.id limit ?"
     query = _EVENT + " and ".join(conditions) + order
     found: list[Event] = []
@@ -113,9 +107,7 @@ def batch_events(database: Database, cursor: Cursor, life: Life, position: int) 
     first, last = cursor.execute(
         "select first, last from batch where position = ?", (position,)
     ).fetchone()
-    return event_page(
-        database, cursor, life, first - 1, last, Filter(), reverse=False, limit=last - first + 1
-    )
+    return event_page(database, cursor, life, first - 1, last, limit=last - first + 1)
 
 
 # All sessions in commit order.

@@ -23,7 +23,7 @@ from evstore.sqlite.derived import (
     wrong_among,
     wrong_names,
 )
-from evstore.sqlite.found import Finding
+from evstore.sqlite.finding import Finding
 from evstore.sqlite.insert import (
     checkpoint_distance,
     is_checkpoint_due,

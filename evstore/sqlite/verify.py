@@ -11,7 +11,7 @@ from evstore.sqlite import payload, search
 from evstore.sqlite.checkpoint import Anchor, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.derived import Refolded, Shared, wrong_names
-from evstore.sqlite.found import Finding
+from evstore.sqlite.finding import Finding
 from evstore.sqlite.insert import tip_at
 from evstore.sqlite.lives import SEQ_BITS, SEQ_MAX, Life, by_number
 from evstore.sqlite.log import newest_batches

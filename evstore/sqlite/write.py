@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from operator import itemgetter
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from evstore.chain import Birth, leaf, link, linked, said_by
 from evstore.deadlines import Lease, Ttl, lease_after
@@ -62,8 +60,7 @@ _linked_of = itemgetter(3)  # of what is prepared
 _SEEN = "select position from batch where session = ? and key = ?"
 
 
-@attrs.frozen(eq=False, repr=False)
-class Terms:
+class Terms(NamedTuple):
     """What all batches have in common that one handle says to a session.
 
     `birth` are the bodies that go first in the batch that brings the session into being, and

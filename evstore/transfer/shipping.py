@@ -281,7 +281,7 @@ def _chunks(path: str, first: int) -> Iterator[list[Batch]]:
     chunk: list[Batch] = []
     size_bytes = 0
     for position, batch in enumerate(segments.batches(path), first):
-        chunk.append(attrs.evolve(batch, position=position))
+        chunk.append(batch._replace(position=position))
         size_bytes += sum(len(entry.text or b"") for entry in batch.entries)
         if len(chunk) >= CHUNK_BATCHES_MAX or size_bytes >= CHUNK_BYTES_MAX:
             yield chunk

@@ -104,10 +104,10 @@ class Strands:
             Entry(body.kind, body.version, body.name, body.text, os.urandom(16)) for body in bodies
         )
         time_us = max(time_us, strand.time_us + 1)
-        birth = strand.birth and attrs.evolve(strand.birth, created_us=time_us)
+        birth = strand.birth and strand.birth._replace(created_us=time_us)
         said = (actor, cause, key)
         batch = Batch(strand.uid, strand.head + 1, time_us, *said, b"", entries, birth=birth)
-        batch = attrs.evolve(batch, link=batch.continues(strand.link))
+        batch = batch._replace(link=batch.continues(strand.link))
         strand.head, strand.time_us, strand.link = batch.last, time_us, batch.link
         if birth is not None:
             strand.birth = None

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from evstore import Event, Store
 from evstore.chain import ZERO, Batch
 from evstore.events import ENDINGS, SESSION_RESTORED
-from evstore.state import State, fold
+from evstore.folding import State, fold
 
 
 class Life(NamedTuple):

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 import evstore
 from evstore import replay
 from evstore.errors import Closed
+from evstore.folding import fold
 from evstore.sqlite import insert, sharing
-from evstore.state import fold
 from tests.event_schemas import check_events
 from tests.model.readers import Watcher, listed
 from tests.model.state import SECOND_US
