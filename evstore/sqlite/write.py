@@ -54,6 +54,7 @@ from evstore.sqlite.log import batch_events
 from evstore.sqlite.payload import ZSTD_FROM_BYTES
 from evstore.sqlite.read import Moment
 from evstore.sqlite.recorded import Recorded
+from evstore.sqlite.salts import salt
 
 Decision = Callable[[Moment], Said]
 _linked_of = itemgetter(3)  # of what is prepared
@@ -131,17 +132,16 @@ class Draft:
 
     def _ready(self, life: Life | None, bodies: Said) -> list[Any]:
         """Return bodies as far as they are known, with a salt, encoded and hashed."""
-        salts = os.urandom(16 * len(bodies))
         prepared: list[Prepared | Later] = []
-        for index, body in enumerate(bodies):
+        for body in bodies:
             if callable(body):
                 prepared.append(body)
                 continue
-            kind, text, salt = body.kind, body.text, salts[16 * index : 16 * index + 16]
-            hashed = linked(kind, body.version, leaf(salt, kind, body.name, text, self._said_by))
+            kind, text, salted = body.kind, body.text, salt()
+            hashed = linked(kind, body.version, leaf(salted, kind, body.name, text, self._said_by))
             small = len(text) < ZSTD_FROM_BYTES
             encoded = None if small else chains.encode(self._database, life, body)
-            prepared.append((body, encoded, salt, hashed))
+            prepared.append((body, encoded, salted, hashed))
         return prepared
 
     def record(self, cursor: Cursor) -> Recorded:
@@ -239,7 +239,7 @@ class Draft:
 
     def _bear(self, cursor: Cursor, position: int, time_us: int) -> tuple[Life, bytes]:
         session_id = self.terms.session_id
-        birth = Birth(os.urandom(16), session_id, time_us, None, None, os.urandom(16))
+        birth = Birth(os.urandom(16), session_id, time_us, None, None, salt())
         life = insert_session(self._database, cursor, birth, None, position)
         return life, birth.origin(self.actor, self.cause)
 
@@ -352,7 +352,7 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
             raise NoSuchMoment(origin.shown, at, head)
         shared = tip_at(cursor, parent, at)
         time_us = max(terms.clock(), database.current.time_us, shared.time_us + 1)
-        birth = Birth(os.urandom(16), terms.session_id, time_us, parent.uid, at, os.urandom(16))
+        birth = Birth(os.urandom(16), terms.session_id, time_us, parent.uid, at, salt())
         life = insert_session(database, cursor, birth, parent, position)
         born = birth.origin(draft.actor, draft.cause)
         hashed = link(shared.link, life.uid, at + 1, time_us, (), born)
