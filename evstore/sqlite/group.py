@@ -204,8 +204,8 @@ class Group:
             try:
                 cursor = self._begin(self._take_along, leader.wait_s, leader.since_s)
             finally:
-                if len(members) == 1 and leader.tell is None:
-                    self._taken = []  # It is this thread's own, which cannot withdraw it now.
+                if len(members) == 1 and leader.turn is None and leader.tell is None:
+                    self._taken = []  # It never waited: only this thread could withdraw it.
                 else:
                     self._set_out()
             try:
