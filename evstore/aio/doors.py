@@ -134,28 +134,23 @@ class Variables(_Door[PlainVariables]):
         self, name: str, value: Any, *, expect: int | Sentinel = ANY, ttl: Ttl | None = None
     ) -> Sequence[Event]:
         """Set a variable and return the recorded events; all is as in `evstore.Variables.set`."""
-        door = await self._turn()
-        return await _awaited(door.set(name, value, expect=expect, ttl=ttl))
+        return await _awaited((await self._turn()).set(name, value, expect=expect, ttl=ttl))
 
     async def delete(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
-        door = await self._turn()
-        await _awaited(door.pop(name))
+        await _awaited((await self._turn()).pop(name))
 
     async def pop(self, name: str, *default: Any) -> Any:
         """Delete a variable and return its value, or the default where it is absent."""
-        door = await self._turn()
-        return await _awaited(door.pop(name, *default))
+        return await _awaited((await self._turn()).pop(name, *default))
 
     async def popitem(self) -> tuple[str, Any]:
         """Delete the variable that was set last and return it; raises KeyError where none is."""
-        door = await self._turn()
-        return await _awaited(door.popitem())
+        return await _awaited((await self._turn()).popitem())
 
     async def setdefault(self, name: str, default: Any = None) -> Any:
         """Return the value; where the name is absent, set it to the default first."""
-        door = await self._turn()
-        return await _awaited(door.setdefault(name, default))
+        return await _awaited((await self._turn()).setdefault(name, default))
 
     async def clear(self) -> None:
         """Delete all variables, in one transaction."""
@@ -210,32 +205,26 @@ class Messages(_Door[PlainMessages]):
 
     async def append(self, message: Mapping[str, Any]) -> Sequence[Event]:
         """Append a message and return the recorded events; raises NotStorable and TooLarge."""
-        door = await self._turn()
-        return await _awaited(door.append(message))
+        return await _awaited((await self._turn()).append(message))
 
     async def extend(self, messages: Iterable[Mapping[str, Any]]) -> Sequence[Event]:
         """Append many messages, in one transaction."""
-        door = await self._turn()
-        return await _awaited(door.extend(messages))
+        return await _awaited((await self._turn()).extend(messages))
 
     async def pop(self, index: int = -1) -> Any:
         """Remove a message and return it; raises IndexError."""
-        door = await self._turn()
-        return await _awaited(door.pop(index))
+        return await _awaited((await self._turn()).pop(index))
 
     async def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
         """Remove the message at an index; raises IndexError."""
-        door = await self._turn()
-        return await _awaited(door.remove(index, reason))
+        return await _awaited((await self._turn()).remove(index, reason))
 
     async def replace(
         self, index: int, message: Mapping[str, Any], reason: str | None = None
     ) -> Sequence[Event]:
         """Put another message in the place of one; raises IndexError, NotStorable, TooLarge."""
-        door = await self._turn()
-        return await _awaited(door.replace(index, message, reason))
+        return await _awaited((await self._turn()).replace(index, message, reason))
 
     async def clear(self) -> Sequence[Event]:
         """Remove all messages: one event, or none where the list is empty."""
-        door = await self._turn()
-        return await _awaited(door.clear())
+        return await _awaited((await self._turn()).clear())

@@ -30,6 +30,7 @@ class Hands:
         self.engine = engine
         self._reading = Workers(READERS)
         self._writing = writing
+        self._submit, self._withdraw = engine.group.submit, engine.group.withdraw
         self._closing = False
 
     async def read(self, function: Callable[[], Result]) -> Result:
@@ -52,7 +53,12 @@ class Hands:
     ) -> Result:
         """Have the draft of a session committed by the next group, and return its result."""
         member = await self._begin([draft])
-        await self._end(member)
+        if member.observed is None:
+            # As few objects as possible wait here: Python's collector looks at each, now and then.
+            await current().until_told(member, self._withdraw)
+            self._judge(member)
+        else:
+            await self._end(member)
         return result(session.settle(member.result[0]))
 
     async def commit(self, batches: Sequence[Batch]) -> None:
@@ -80,18 +86,21 @@ class Hands:
             work = observed.joining(work)
         member = engine.member(work, drafts[0].terms.durability, loop.tell_all)
         member.observed = observed
-        loop.send(member, engine.group.submit)
+        loop.send(member, self._submit)
         return member
 
     async def _end(self, member: Member) -> None:
         """Wait until it is known what came of a member; raises its error."""
         try:
-            await current().until_told(member, self.engine.group.withdraw)
+            await current().until_told(member, self._withdraw)
         finally:
             if member.observed is not None and member.decided:
                 came_of_it = member.result or (), member.error, member.observed.took_ns()
                 with suppress(Closed):  # It was closed meanwhile: then nobody is told.
                     await self._reading.finish(partial(member.observed.end, *came_of_it))
+        self._judge(member)
+
+    def _judge(self, member: Member) -> None:
         if member.error is not None:
             raise member.error.with_traceback(None)
         self.engine.noted(member.result)

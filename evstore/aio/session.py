@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import cached_property
 from inspect import isawaitable
 from typing import Any, TypeVar, overload
 
@@ -52,17 +53,17 @@ class Session:
 
     # The doors.
 
-    @property
+    @cached_property
     def variables(self) -> Variables:
         """The variables: named values, awaited."""
         return Variables(self._hands, self._plain, self._telling.as_side(), VARIABLES)
 
-    @property
+    @cached_property
     def metadata(self) -> Variables:
         """The metadata, awaited: to find sessions by."""
         return Variables(self._hands, self._plain, self._telling.as_side(), METADATA)
 
-    @property
+    @cached_property
     def messages(self) -> Messages:
         """The messages, awaited: objects with a role, in order."""
         return Messages(self._hands, self._plain, self._telling.as_side())

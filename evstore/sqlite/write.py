@@ -127,7 +127,7 @@ class Draft:
         self._database = database
         self._said_by = said_by(self.actor, self.cause, self.key)
         birth, say = self.terms.birth, self.say
-        self._birth = self._ready(None, birth) if birth else []
+        self._birth = self._ready(None, birth) if birth else ()
         self._prepared = None if callable(say) else self._ready(self.life, say)
 
     def _ready(self, life: Life | None, bodies: Said) -> list[Any]:
@@ -158,6 +158,10 @@ class Draft:
             if lease is not None or now.ended is not None:
                 now.check(self.terms.session_id, now_us)
         return self.go_on(cursor, life, lease, now_us)
+
+    def record_alone(self, cursor: Cursor) -> list[Recorded]:
+        """Return the batch as recorded, as the only one of its commit."""
+        return [self.record(cursor)]
 
     def go_on(
         self, cursor: Cursor, life: Life | None, lease: Lease | None, now_us: int
@@ -269,7 +273,7 @@ def prepare(database: Database, drafts: Sequence[Draft]) -> Callable[[Cursor], l
     """Return the work that appends batches at consecutive positions, once the lock is held."""
     for draft in drafts:
         draft.prepare(database)
-    return partial(_record, drafts)
+    return drafts[0].record_alone if len(drafts) == 1 else partial(_record, drafts)
 
 
 def _record(drafts: Sequence[Draft], cursor: Cursor) -> list[Recorded]:
