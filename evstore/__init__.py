@@ -4,7 +4,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from evstore import errors, later
+from evstore import errors
 from evstore.batch import Batch
 from evstore.events import ABSENT, ANY, ERASED, Event
 from evstore.evolution import upcast
@@ -78,7 +78,8 @@ else:
         if name in _PACKAGES:
             return import_module(f"{__name__}.{name}")
         if name in _CLASSES:
-            found = globals()[name] = getattr(getattr(later, _CLASSES[name]), name)
+            module = import_module(f"{__name__}.{_CLASSES[name]}")
+            found = globals()[name] = getattr(module, name)
             return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -177,7 +177,7 @@ def to_commit(batches: "Sequence[Batch]", raised: object) -> "list[Batch]":
 def commit(engine: Engine, batches: "Sequence[Batch]") -> None:
     """Commit batches together, if there are any."""
     if batches:
-        settle(batches, engine.append_together([batch.draft() for batch in batches]))
+        settle(batches, engine.append([batch.draft() for batch in batches]))
 
 
 def settle(batches: "Sequence[Batch]", recorded: Sequence[Recorded]) -> None:

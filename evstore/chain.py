@@ -17,7 +17,7 @@ ZERO = bytes(32)  # what the first batch of a session without a parent continues
 UNLINKED = b""  # the link of a batch that gets one where it is taken in
 _NO_UID = bytes(16)
 _LEAF, _LINK, _BIRTH = b"\x00", b"\x01", b"\x02"
-NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
+_NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
 _length = Struct(">BI").pack
 _envelope = Struct(">QIq").pack
 _origin = Struct(">q16sQ").pack
@@ -48,7 +48,7 @@ def _kind_and_version(kind: str, version: int) -> bytes:
 def said_by(actor: str | None, cause: str | None, key: str | None) -> bytes:
     """Return the part that all leaves of one batch share."""
     if actor is cause is key is None:
-        return NOBODY
+        return _NOBODY
     return text_field(actor) + text_field(cause) + text_field(key)
 
 

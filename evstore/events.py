@@ -238,8 +238,7 @@ class Writer:
         """Return the body that sets a variable, until a deadline (µs), or a piece of metadata."""
         self.limits.check_name("name", name)
         text = self._encode(value, "value")
-        if len(text) > self.limits.value_bytes_max:
-            raise TooLarge(f"the value of {name[:40]!r}", len(text), self.limits.value_bytes_max)
+        _check_size(text, self.limits.value_bytes_max, "the value of", name)
         return Body(SETS[family], name, _set_text(text, deadline), deadline, expected=expected)
 
     def label(self, name: str, at: int) -> Body:
@@ -276,8 +275,7 @@ class Writer:
         self.limits.check_name("kind", evolution.check_kind(kind))
         version = evolution.version_to_write(kind, version)
         text = self._encode(data, "data")
-        if len(text) > self.limits.message_bytes_max:
-            raise TooLarge("the data of an event", len(text), self.limits.message_bytes_max)
+        _check_size(text, self.limits.message_bytes_max, "the data of an event")
         return Body(kind, None, text, version=version)
 
     def message(self, message: Any) -> bytes:
@@ -292,8 +290,7 @@ class Writer:
             detail = "is not a message: its 'role' has to be text"
             raise NotStorable("message['role']", type(message.get("role")).__name__, detail)
         text = self._encode(message, "message")
-        if len(text) > self.limits.message_bytes_max:
-            raise TooLarge("the message", len(text), self.limits.message_bytes_max)
+        _check_size(text, self.limits.message_bytes_max, "the message")
         return text
 
     def check_said(self, actor: str | None, key: str | None, cause: str | None) -> None:
@@ -309,6 +306,12 @@ class Writer:
             return values.encode(value, fallback=self._fallback, root=root)
         act = partial(values.encode, value, fallback=self._fallback, root=root)
         return observer.serialize("encode", act)
+
+
+def _check_size(text: bytes, size_bytes_max: int, what: str, name: str | None = None) -> None:
+    if len(text) > size_bytes_max:
+        shown = what if name is None else f"{what} {name[:40]!r}"
+        raise TooLarge(shown, len(text), size_bytes_max)
 
 
 def _set_text(value: bytes, deadline: int | None) -> bytes:

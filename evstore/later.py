@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["diff", "folding", "listings", "merge", "results", "revert", "watch"]
+__all__ = ["diff", "listings", "merge", "results", "revert", "watch"]
 
 if TYPE_CHECKING:
-    from evstore import diff, folding, listings, merge, results, revert, watch
+    from evstore import diff, listings, merge, results, revert, watch
 else:
 
     def __getattr__(name: str) -> Any:

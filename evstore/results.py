@@ -1,4 +1,4 @@
-"""What calls give back: recorded events, and what is known of sessions and stores."""
+"""What calls give back: what is known of sessions and stores, and what was found in them."""
 
 from datetime import datetime
 

@@ -355,7 +355,9 @@ class Session:
     def _append(
         self, said: Said | Decision, *, cause: str | None = None, expect: int | Sentinel = ANY
     ) -> Sequence[Event]:
-        return self.settle(self._engine.append(self.drafted(said, None, cause, None, expect)))
+        draft = self.drafted(said, cause=cause, expect=expect)
+        (recorded,) = self._engine.append([draft])
+        return self.settle(recorded)
 
     def drafted(
         self,

@@ -207,7 +207,8 @@ class Store:
     def _mark(self, session_id: str, life: Life, kind: str, *, revives: bool = False) -> Event:
         terms = self._engine.terms(session_id, self._actor)
         draft = Draft(terms, life, [mark(kind)], revives=revives)
-        return self._engine.append(draft)[0]
+        (recorded,) = self._engine.append([draft])
+        return recorded[0]
 
     def sweep(self) -> int:
         """Record the expiry of every session whose deadline has passed; return how many.

@@ -49,7 +49,6 @@ ROOT = Path(evstore.__file__).parent
 LOOK = "observing.observer"
 PLACES = (
     "engine.append",
-    "engine.append_together",
     "events._encode",
     "group._lead",
     "hands._begin",

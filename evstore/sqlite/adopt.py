@@ -24,7 +24,7 @@ from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.deltas import Encoded
 from evstore.sqlite.insert import (
     Prepared,
-    edge,
+    cached_edge,
     insert,
     insert_session,
     lay_out,
@@ -67,7 +67,7 @@ def adopt(
 
 
 def _is_there(database: Database, cursor: Cursor, life: Life, batch: Batch) -> bool:
-    head = edge(database, cursor, life).head
+    head = cached_edge(database, cursor, life).head
     if batch.first > head and batch.entries:
         return False
     position = life.position
@@ -87,7 +87,7 @@ def _take(
     prepared = _prepare(batch)
     parent = None
     if life is not None:
-        end = edge(database, cursor, life)
+        end = cached_edge(database, cursor, life)
         head, previous, time_us = end.head, end.link, end.time_us
     else:
         parent = _parent(database, cursor, batch)
@@ -132,7 +132,7 @@ def _parent(database: Database, cursor: Cursor, batch: Batch) -> Life | None:
         return None
     parent = by_uid(database, cursor, batch.birth.parent_uid)
     fork = batch.birth.fork or 0
-    if parent is None or fork > edge(database, cursor, parent).head:
+    if parent is None or fork > cached_edge(database, cursor, parent).head:
         raise Refused(
             f"session {batch.uid.hex()} continues {batch.birth.parent_uid.hex()} at {fork}, which "
             "is not there: import that first"

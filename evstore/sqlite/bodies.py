@@ -59,6 +59,11 @@ class Bodies:
             " order by id limit ? offset ?",
             (*stretch.ids, limit, skip),
         )
+        others = self._cursor.connection.cursor()
+
+        def message(text: str) -> Any:
+            return message_of(text_at(others, int(text[1:])) if text.startswith("$") else text)
+
         loads, decoded = orjson.loads, list[Any]()
         try:
             while texts := [text for (text,) in islice(rows, _TOGETHER)]:
@@ -66,17 +71,11 @@ class Bodies:
                 if "$" not in "".join(texts):
                     decoded += [loads(text)["message"] for text in texts]
                 else:
-                    message = self._message
                     decoded += [message(t) if "$" in t else loads(t)["message"] for t in texts]
         except (ValueError, TypeError, KeyError) as error:
             path = str(self._cursor.connection.filename)
             raise Corrupt(path, f"an event carries no message ({error})") from error
         return decoded
-
-    def _message(self, text: str) -> Any:
-        if not text.startswith("$"):
-            return message_of(text)
-        return message_of(text_at(self._cursor.connection.cursor(), int(text[1:])))
 
     def ordinal(self, seq: int) -> int:
         """Return how many were recorded before the one that event `seq` carries."""

@@ -35,13 +35,8 @@ def is_large(body: Body) -> bool:
     return len(body.text) >= payload.ZSTD_FROM_BYTES and body.kind == VARIABLE_SET
 
 
-def encode(database: Database, life: Life | None, body: Body) -> Encoded | None:
-    """Return the stored form of a body as far as it can be known before the lock.
-
-    None is a short text, which is stored as it is.
-    """
-    if len(body.text) < payload.ZSTD_FROM_BYTES:
-        return None
+def encode(database: Database, life: Life | None, body: Body) -> Encoded:
+    """Return the stored form of a long body as far as it can be known before the lock."""
     if life is not None and is_large(body):
         chain = _chains(database).get(life, body.name)
         if chain is not None:

@@ -124,8 +124,7 @@ class Database:
         Work that raises takes its own changes back and nobody else's. It may be done more than
         once, and by another thread. Raises Busy, Unavailable, and what the work raises.
         """
-        if self._closed is not None or self._failed is not None:
-            self.check()
+        self.check()
         result: Result = self.group.commit(work, durability, WAIT_S)
         return result
 

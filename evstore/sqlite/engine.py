@@ -88,19 +88,7 @@ class Engine:
         limits, durability, clock = self._limits, self._durability, self.clock
         return Terms(session_id, limits, durability, clock, actor, birth, self._ttl, ttl)
 
-    def append(self, draft: Draft) -> Recorded:
-        """Append a batch."""
-        recorded: Recorded
-        if (observer := observing.observer) is not None:
-            (recorded,) = observer.append(self, [draft])
-            return recorded
-        draft.prepare(database := self._writable())
-        recorded = database.commit(draft.record, draft.terms.durability)
-        if _log.isEnabledFor(logging.DEBUG):
-            self.noted([recorded])
-        return recorded
-
-    def append_together(self, drafts: Sequence[Draft]) -> list[Recorded]:
+    def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """Append batches in one transaction, at consecutive positions."""
         if (observer := observing.observer) is not None:
             return observer.append(self, drafts)

@@ -10,8 +10,19 @@ from evstore.errors import Unavailable, Unsupported
 # Write-ahead logging needs shared memory between processes; these do not give it, and their locks
 # are not to be trusted either.
 _NETWORK = (
-    *("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "beegfs", "ncpfs", "coda"),
-    *("davfs", "fuse"),
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "afs",
+    "ceph",
+    "gluster",
+    "lustre",
+    "beegfs",
+    "ncpfs",
+    "coda",
+    "davfs",
+    "fuse",
 )
 _LOCAL = ("fuseblk", "fusectl")
 _MOUNTS = "/proc/self/mountinfo"

@@ -204,17 +204,11 @@ class Group:
             try:
                 cursor = self._begin(self._take_along, leader.wait_s, leader.since_s)
             finally:
-                if len(members) == 1 and leader.turn is None and leader.tell is None:
-                    self._taken = []  # It never waited: only this thread could withdraw it.
-                else:
-                    self._set_out()
+                self._set_out()
             try:
                 if (observer := observing.observer) is not None:
                     observer.group(members)
-                if len(members) == 1:  # It may be another one: a leader may be withdrawn.
-                    members[0].result = members[0].work(cursor)
-                else:
-                    self._work(cursor, members)
+                self._work(cursor, members)
             except BaseException as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
             finishing = True
@@ -256,6 +250,9 @@ class Group:
         Most that fail do so before they have changed anything. Only where one fails later, all is
         taken back and done again, each member behind a savepoint of its own.
         """
+        if len(members) == 1:
+            members[0].result = members[0].work(cursor)
+            return
         changes = cursor.connection.total_changes
         for member in _unhurried(members):
             before = changes()

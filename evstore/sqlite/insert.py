@@ -221,7 +221,7 @@ def newest_position(database: Database, cursor: Cursor) -> int:
     return current.position
 
 
-def edge(database: Database, cursor: Cursor, life: Life) -> Edge:
+def cached_edge(database: Database, cursor: Cursor, life: Life) -> Edge:
     """Return where a life ends, inside a write transaction."""
     found: Edge | None = database.current.edges.get(life.number)
     if found is None:
@@ -231,7 +231,7 @@ def edge(database: Database, cursor: Cursor, life: Life) -> Edge:
 
 def cached_standing(database: Database, cursor: Cursor, life: Life) -> Standing:
     """Return how a life stands, inside a write transaction."""
-    found = edge(database, cursor, life)
+    found = cached_edge(database, cursor, life)
     if found.standing is None:
         found.standing = standing(cursor, life)
     return found.standing

@@ -17,7 +17,8 @@ def salt() -> bytes:
             return _drawn.pop()  # which no two threads do at the same time
         except IndexError:
             fresh = os.urandom(SALT_BYTES * _DRAWN_TOGETHER)
-            _drawn.extend(fresh[at : at + SALT_BYTES] for at in range(0, len(fresh), SALT_BYTES))
+            starts = range(0, len(fresh), SALT_BYTES)
+            _drawn.extend([fresh[start : start + SALT_BYTES] for start in starts])
 
 
 if hasattr(os, "register_at_fork"):

@@ -40,8 +40,8 @@ from evstore.sqlite.database import Cursor, Database, Durability
 from evstore.sqlite.insert import (
     Layout,
     Prepared,
+    cached_edge,
     cached_standing,
-    edge,
     insert,
     insert_session,
     lay_out,
@@ -139,8 +139,8 @@ class Draft:
                 continue
             kind, text, salted = body.kind, body.text, salt()
             hashed = linked(kind, body.version, leaf(salted, kind, body.name, text, self._said_by))
-            small = len(text) < ZSTD_FROM_BYTES
-            encoded = None if small else chains.encode(self._database, life, body)
+            is_short = len(text) < ZSTD_FROM_BYTES  # and is stored as it is
+            encoded = None if is_short else chains.encode(self._database, life, body)
             prepared.append((body, encoded, salted, hashed))
         return prepared
 
@@ -169,7 +169,7 @@ class Draft:
         """Go on where it is known which life it is, if any."""
         database, prepared = self._database, self._prepared
         position = newest_position(database, cursor) + 1
-        before = UNBORN if life is None else edge(database, cursor, life)
+        before = UNBORN if life is None else cached_edge(database, cursor, life)
         now_us = max(now_us, database.current.time_us, before.time_us + 1)
         moment = Moment(database, cursor, life, None, now_us)
         if self.key is not None and life is not None:
@@ -351,7 +351,7 @@ def fork(database: Database, draft: Draft, origin: Life, at: int) -> Life:
         _find_life(database, cursor, draft, terms.clock())
         position = newest_position(database, cursor) + 1
         parent = origin.recorder(at)
-        head = edge(database, cursor, origin).head
+        head = cached_edge(database, cursor, origin).head
         if at > head:
             raise NoSuchMoment(origin.shown, at, head)
         shared = tip_at(cursor, parent, at)

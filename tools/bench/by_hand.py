@@ -19,15 +19,15 @@ import orjson
 import evstore
 from evstore.sqlite.pages import checksum_vfs
 
-_BATCH = "insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_EVENT = (
+INSERT_BATCH = "insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_EVENT = (
     "insert into event(id, kind, version, name, base, operand, encoding, delta, size, position,"
     " salt, data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _NEWEST = "select seq, created, operand from variable where session = 1 and family = 1 and name = ?"
 _VARIABLE = "insert or replace into variable values(1, 1, ?, ?, ?, ?, ?)"
 _MESSAGE_ADDED, _VARIABLE_SET = 5, 1
-_envelope = Struct(">QIq").pack
+envelope = Struct(">QIq").pack
 
 
 class Rows:
@@ -50,7 +50,9 @@ class Rows:
         text, salt, leaf = self._encoded(b"message.added")
         self.execute("begin immediate")
         self._batch(1, 1, [leaf])
-        self.execute(_EVENT, self._event(1, self.position, _MESSAGE_ADDED, None, None, text, salt))
+        self.execute(
+            INSERT_EVENT, self._event(1, self.position, _MESSAGE_ADDED, None, None, text, salt)
+        )
         self.execute("commit")
 
     def set(self, name: str) -> None:
@@ -60,7 +62,9 @@ class Rows:
         before = self.execute(_NEWEST, (name,)).fetchone()
         base, created = before[:2] if before else (None, self.position + 1)
         self._batch(1, 1, [leaf])
-        self.execute(_EVENT, self._event(1, self.position, _VARIABLE_SET, name, base, text, salt))
+        self.execute(
+            INSERT_EVENT, self._event(1, self.position, _VARIABLE_SET, name, base, text, salt)
+        )
         self.execute(_VARIABLE, (name, self.position, created, None, text.decode()))
         self.execute("commit")
 
@@ -71,7 +75,7 @@ class Rows:
         self.execute("begin immediate")
         self._batch(1, count, [leaf for _, _, leaf in made])
         self.insert_all(
-            _EVENT,
+            INSERT_EVENT,
             [
                 self._event(1, seq, _MESSAGE_ADDED, None, None, text, salt)
                 for seq, (text, salt, _) in enumerate(made, first)
@@ -86,7 +90,7 @@ class Rows:
         for number, (text, salt, leaf) in zip(sessions, made, strict=True):
             self._batch(number, 1, [leaf])
             row = self._event(number, self.position, _MESSAGE_ADDED, None, None, text, salt)
-            self.execute(_EVENT, row)
+            self.execute(INSERT_EVENT, row)
         self.execute("commit")
 
     def close(self) -> None:
@@ -101,11 +105,11 @@ class Rows:
     def _batch(self, number: int, count: int, leaves: list[bytes]) -> None:
         self.position += 1
         time_us = time.time_ns() // 1000
-        envelope = _envelope(self.position, count, time_us)
-        self.link = sha256(b"".join((b"\1", self.link, envelope, *leaves))).digest()
+        parts = (b"\1", self.link, envelope(self.position, count, time_us), *leaves)
+        self.link = sha256(b"".join(parts)).digest()
         first, last = self.position, self.position + count - 1
         row = (self.position, number, first, last, time_us, None, None, None, self.link)
-        self.execute(_BATCH, row)
+        self.execute(INSERT_BATCH, row)
 
     def _event(
         self,

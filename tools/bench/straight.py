@@ -24,18 +24,13 @@ from evstore.events import MESSAGE_ADDED, VARIABLE_SET
 from evstore.limits import Limits
 from evstore.sqlite.insert import NUMBERS
 from evstore.sqlite.pages import checksum_vfs
+from tools.bench.by_hand import INSERT_BATCH, INSERT_EVENT, envelope
 
-_BATCH = "insert into batch values(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_EVENT = (
-    "insert into event(id, kind, version, name, base, operand, encoding, delta, size, position,"
-    " salt, data) values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _VARIABLE = "insert or replace into variable values(?, 1, ?, ?, ?, ?, ?)"
 _LOG_PAGES = 1000
 _WAIT_S = 30.0
 _LIMITS = Limits()
 _length = Struct(">BI").pack
-_envelope = Struct(">QIq").pack
 
 
 def _field(text: str) -> bytes:
@@ -119,7 +114,7 @@ class Straight:
                 now_us = max(now_us, self.time_us, ended_us + 1)
                 link = sha256(
                     b"".join(
-                        (b"\1", previous, self.uid, _envelope(seq, 1, now_us), b"\0", told, leaf)
+                        (b"\1", previous, self.uid, envelope(seq, 1, now_us), b"\0", told, leaf)
                     )
                 ).digest()
                 before = None
@@ -128,9 +123,11 @@ class Straight:
                     if before is None and len(self.names) > _LIMITS.variables_max:
                         raise ValueError
                 base, created = before[:2] if before else (None, seq)
-                self.execute(_BATCH, (position, number, seq, seq, now_us, None, None, None, link))
+                self.execute(
+                    INSERT_BATCH, (position, number, seq, seq, now_us, None, None, None, link)
+                )
                 event = (NUMBERS[kind], 1, name, base, None, 0, None, len(text), position, salt)
-                self.execute(_EVENT, ((number << 32) + seq, *event, text.decode()))
+                self.execute(INSERT_EVENT, ((number << 32) + seq, *event, text.decode()))
                 if name is not None:
                     self.execute(_VARIABLE, (number, name, seq, created, None, value))
                     self.names[number, name] = seq, created, None
