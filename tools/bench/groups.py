@@ -6,8 +6,6 @@ is what Python takes to let so many wait for one commit and go on after it.
 
 import asyncio
 import threading
-import time
-from collections.abc import Sequence
 
 from tools.bench.by_hand import Rows
 
@@ -76,18 +74,3 @@ class Tasks:
         for _, future in members:
             future.set_result(None)
         self._loop.call_soon(self._begin)
-
-
-async def race(rows: Rows, sessions: Sequence[int], duration_s: float) -> float:
-    """Return how many appends a second one task for each session makes."""
-    tasks, start = Tasks(rows), time.perf_counter()
-
-    async def append(session: int) -> int:
-        count = 0
-        while time.perf_counter() < start + duration_s:
-            await tasks.append(session)
-            count += 1
-        return count
-
-    counts = await asyncio.gather(*map(append, sessions))
-    return sum(counts) / (time.perf_counter() - start)

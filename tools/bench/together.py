@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -100,7 +100,7 @@ def tasks(bench: Bench) -> Iterator[Figure | Point]:
         ids = [f"session-{number}" for number in range(count)]
         apart, lag_ms = asyncio.run(_race_tasks(path, ids, _turn_s(bench)))
         sessions = [1] * count, range(2, count + 2)
-        by_hand = [asyncio.run(groups.race(rows, each, _turn_s(bench))) for each in sessions]
+        by_hand = [asyncio.run(_race_rows(rows, each, _turn_s(bench))) for each in sessions]
         if turn:
             for floor, rate in zip(floors, by_hand, strict=True):
                 floor.append(rate / alone)
@@ -120,17 +120,33 @@ async def _race_tasks(path: Path, ids: list[str], duration_s: float) -> tuple[fl
     async with aio.open(path) as store:
         sessions = [await store.session(each) for each in ids]
         beating = asyncio.create_task(_lag_ms(duration_s))
-        start = time.perf_counter()
+        steps = [partial(_append, session) for session in sessions]
+        return await _race_steps(steps, duration_s), await beating
 
-        async def append(session: aio.Session) -> int:
-            count = 0
-            while time.perf_counter() < start + duration_s:
-                await session.messages.append(MESSAGE)
-                count += 1
-            return count
 
-        counts = await asyncio.gather(*map(append, sessions))
-        return sum(counts) / (time.perf_counter() - start), await beating
+async def _append(session: aio.Session) -> None:
+    await session.messages.append(MESSAGE)
+
+
+async def _race_rows(rows: Rows, sessions: Sequence[int], duration_s: float) -> float:
+    """Return how many appends a second tasks make that only share commits of rows."""
+    by_hand = groups.Tasks(rows)
+    return await _race_steps([partial(by_hand.append, each) for each in sessions], duration_s)
+
+
+async def _race_steps(steps: Sequence[Callable[[], Awaitable[None]]], duration_s: float) -> float:
+    """Return how often a second the steps are awaited, each by a task of its own."""
+    start = time.perf_counter()
+
+    async def run(step: Callable[[], Awaitable[None]]) -> int:
+        count = 0
+        while time.perf_counter() < start + duration_s:
+            await step()
+            count += 1
+        return count
+
+    counts = await asyncio.gather(*map(run, steps))
+    return sum(counts) / (time.perf_counter() - start)
 
 
 async def _lag_ms(duration_s: float) -> float:
