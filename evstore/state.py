@@ -5,8 +5,11 @@ message list a few ranges over the messages ever recorded. `Outline.apply_all` a
 event does; it looks at (seq, kind, name, operand) and never at stored data.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -73,11 +76,13 @@ class MessageList:
     grows the last range; everything else splices ranges, and no message is ever copied.
     """
 
-    __slots__ = ("bodies", "ranges")
+    __slots__ = ("_counted", "_counts", "bodies", "ranges")
 
     def __init__(self, bodies: int = 0, ranges: list[Range] | None = None) -> None:
         self.bodies = bodies
         self.ranges = [] if ranges is None else ranges
+        self._counts: list[int] = []  # how many messages there are up to the end of each range
+        self._counted: int | None = None  # how many bodies there were when those were counted
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other lists the same messages, of as many recorded."""
@@ -89,7 +94,7 @@ class MessageList:
 
     def __len__(self) -> int:
         """Return how many messages the list holds."""
-        return sum(end - start for start, end in self.ranges)
+        return self._counted_up()[-1] if self.ranges else 0
 
     def copy(self) -> "MessageList":
         """Return a list that can change on its own."""
@@ -105,9 +110,9 @@ class MessageList:
             self._splice(past.ordinal(operand or 0), self.bodies)
             self.bodies += 1
         elif kind == MESSAGES_CLEARED:
-            self.ranges = []
+            self._become([])
         elif kind == MESSAGES_REVERTED:
-            self.ranges = past.ranges_at(operand or 0)
+            self._become(past.ranges_at(operand or 0))
 
     def _append(self) -> None:
         new = self.bodies
@@ -117,30 +122,55 @@ class MessageList:
         else:
             self.ranges.append((new, new + 1))
 
+    def _become(self, ranges: list[Range]) -> None:
+        self.ranges = ranges
+        self._counted = None
+
     def _splice(self, old: int, new: int | None) -> None:
-        for index, (start, end) in enumerate(self.ranges):
-            if start <= old < end:
-                pieces = [
-                    (start, old),
-                    *([(new, new + 1)] if new is not None else []),
-                    (old + 1, end),
-                ]
-                self.ranges[index : index + 1] = [piece for piece in pieces if piece[0] < piece[1]]
-                return
+        place = self._place(old)
+        if place is not None:
+            start, end = self.ranges[place]
+            pieces = [
+                (start, old),
+                *([(new, new + 1)] if new is not None else []),
+                (old + 1, end),
+            ]
+            self.ranges[place : place + 1] = [piece for piece in pieces if piece[0] < piece[1]]
+            self._counted = None
+
+    def _place(self, ordinal: int) -> int | None:
+        """Return which range holds an ordinal, or None where it is not in the list.
+
+        Ranges are in order but for replacements and what was reverted, so a guess comes first.
+        """
+        guess = bisect_right(self.ranges, ordinal, key=itemgetter(0)) - 1
+        if guess >= 0 and self.ranges[guess][0] <= ordinal < self.ranges[guess][1]:
+            return guess
+        for place, (start, end) in enumerate(self.ranges):
+            if start <= ordinal < end:
+                return place
+        return None
+
+    def _counted_up(self) -> list[int]:
+        if self._counted != self.bodies:
+            self._counts = [*accumulate(end - start for start, end in self.ranges)]
+            self._counted = self.bodies
+        return self._counts
 
     def ordinals(self, start: int, stop: int) -> list[Range]:
         """Return the ranges of ordinals that hold the messages with index start … stop - 1."""
-        found, index = [], 0
-        for first, end in self.ranges:
-            low, high = max(start - index, 0), min(stop - index, end - first)
-            if low < high:
-                found.append((first + low, first + high))
-            index += end - first
+        found, counts = [], self._counted_up()
+        for place in range(bisect_right(counts, start), len(counts)):
+            first, end = self.ranges[place]
+            index = counts[place] - (end - first)
+            if index >= stop:
+                break
+            found.append((first + max(start - index, 0), min(end, first + stop - index)))
         return found
 
     def holds(self, ordinal: int) -> bool:
         """Tell whether the message with this ordinal is in the list."""
-        return any(start <= ordinal < end for start, end in self.ranges)
+        return self._place(ordinal) is not None
 
 
 Names = dict[int, dict[str, Reference]]  # where the names of each family stand

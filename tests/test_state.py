@@ -174,40 +174,49 @@ def test_what_was_forgotten_leaves_no_value():
 # The list of messages.
 
 
-@given(st.lists(st.integers(0, 99), max_size=30), st.integers(-5, 40), st.integers(-5, 40))
+@given(st.lists(st.integers(0, 119), max_size=30), st.integers(0, 40), st.integers(0, 40))
 def test_ordinals_of_a_slice_are_those_of_the_list(steps, start, stop):
-    """The ordinals of a slice are what slicing the list of all ordinals gives."""
+    """After every step the ordinals of a slice are what slicing the list of them all gives."""
     messages, plain = MessageList(), list[int]()
+    past = Past()
     for step in steps:
         if step < 60 or not plain:
             plain.append(messages.bodies)
-            messages.apply("message.added", None, Past())
+            messages.apply("message.added", None, past)
         elif step < 80:
             gone = plain.pop(step % len(plain))
-            messages.apply("message.removed", gone, Past())
-        else:
+            messages.apply("message.removed", gone, past)
+        elif step < 100:
             old = plain[step % len(plain)]
             plain[step % len(plain)] = messages.bodies
-            messages.apply("message.replaced", old, Past())
-    assert len(plain) == len(messages)
-    low = max(start, 0)
-    found = [place for first, end in messages.ordinals(low, stop) for place in range(first, end)]
-    assert plain[low : max(stop, 0)] == found
+            messages.apply("message.replaced", old, past)
+        elif step < 110:
+            past.plain, past.ranges = plain.copy(), messages.ranges.copy()
+        else:
+            plain = past.plain.copy()
+            messages.apply("messages.reverted", 0, past)
+        found = [at for first, end in messages.ordinals(start, stop) for at in range(first, end)]
+        assert plain[start:stop] == found
+        assert len(plain) == len(messages)
+        assert set(plain) == {place for place in range(messages.bodies) if messages.holds(place)}
     assert all(first < end for first, end in messages.ranges)
-    assert set(plain) == {place for place in range(messages.bodies) if messages.holds(place)}
     untouched = messages.copy()
-    messages.apply("messages.cleared", None, Past())
+    messages.apply("messages.cleared", None, past)
     assert (0, len(plain)) == (len(messages), len(untouched))
 
 
 class Past:
-    """A past in which the seq of every message is its ordinal."""
+    """A past in which the seq of every message is its ordinal, and that keeps one list."""
+
+    def __init__(self) -> None:
+        self.plain: list[int] = []
+        self.ranges: list[tuple[int, int]] = []
 
     def ordinal(self, seq: int) -> int:
         return seq
 
     def ranges_at(self, _seq: int) -> list[tuple[int, int]]:
-        return []
+        return self.ranges.copy()
 
 
 # The store of variables.
