@@ -250,6 +250,25 @@ def test_a_read_only_medium_with_a_log_left_is_unavailable(path, tmp_path):
         store.close()
 
 
+def test_a_medium_that_is_written_to_after_all_is_read_anew(path, tmp_path):
+    """A reader of a read-only medium sees what others write once they may, and what it writes."""
+    code = "import sys, evstore; evstore.open(sys.argv[1]).session('a').variables['short'] = 98"
+    with read_only_copy(path, tmp_path / "medium") as medium:
+        found = medium / "store.db"
+        with evstore.open(found, read_only=True) as reader:
+            before = reader.session("a").head
+            subprocess.run(["mount", "-o", "remount,rw", str(medium)], check=True)
+            subprocess.run([sys.executable, "-c", code, str(found)], check=True)
+            assert (98, before + 1) == (
+                reader.session("a").variables["short"],
+                reader.session("a").head,
+            )
+            with evstore.open(found) as store:
+                store.session("a").variables["short"] = 99
+                assert 99 == store.session("a").variables["short"]
+            assert 99 == reader.session("a").variables["short"]
+
+
 class read_only_copy:  # noqa: N801 - it is used like a function
     """A read-only file system that holds copies of a store and its log."""
 

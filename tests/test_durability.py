@@ -20,7 +20,7 @@ def connections(store: evstore.Store) -> list[apsw.Connection]:
     """All connections that a store has open now: its writer and its readers."""
     database = store.engine.database
     assert database._writer is not None
-    return [database._writer.connection, *[cursor.connection for cursor in database._readers]]
+    return [database._writer.connection, *[cursor.connection for cursor in database.readers._all]]
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any
 
 import apsw
 import pytest
@@ -17,7 +18,6 @@ import evstore
 from evstore import replay
 from evstore.errors import Busy, Closed, Conflict, TooMany, Unavailable
 from evstore.sqlite import database as database_module
-from evstore.sqlite.group import Group
 
 
 def at_once(count: int, act: Any) -> list[Any]:
@@ -105,6 +105,24 @@ def test_a_group_that_holds_a_full_commit_is_committed_full(path: Path, monkeypa
         assert 16 == len(list(strict.sessions()))
     assert "full" in asked
     assert len(asked) < 16
+
+
+@pytest.mark.parametrize("opened", ["full", "normal"])
+@pytest.mark.parametrize("order", [("full", "normal"), ("normal", "full"), ("normal", "normal")])
+def test_a_transaction_is_as_durable_as_its_strictest_handle(path: Path, opened, order):
+    """The store of the transaction and the stores of all its sessions have a say, in any order."""
+    with (
+        evstore.open(path, durability="full") as full,
+        evstore.open(path, durability="normal") as normal,
+    ):
+        stores = {"full": full, "normal": normal}
+        with stores[opened].transaction() as both:
+            for number, durability in enumerate(order):
+                session = stores[durability].session(f"s-{number}")
+                both.batch(session).variables["x"] = 1
+        assert (
+            "full" if "full" in (opened, *order) else "normal"
+        ) == full.engine.database._synchronous
 
 
 def test_members_fail_alone(path: Path):
@@ -249,72 +267,23 @@ def test_closing_ends_what_waits(path: Path):
     assert counts == there
 
 
-class Interruption(BaseException):
-    """Like a KeyboardInterrupt: no Exception."""
-
-
-@pytest.mark.parametrize("committed", [False, True])
-def test_an_interrupted_leader_harms_nobody(committed: bool):
-    """Those whom an interrupted leader took along are done by the next, or were: each once."""
-    log: list[int] = []
-    gathered = threading.Event()
-
-    kept: list[int] = []
-
-    def begin(durability: Any, _wait_s: float, _since_s: float) -> Any:
-        gathered.wait(5)
-        durability()
-        kept.append(len(log))
-        return Savepoints()
-
-    def give_up(_cursor: Any, error: BaseException) -> NoReturn:
-        del log[kept[-1] :]
-        raise error
-
-    def finish(_cursor: Any) -> None:
-        if committed and len(kept) == 1:
-            raise Interruption
-
-    group = Group(begin, finish, give_up, lambda: None)
-
-    def act(number: int) -> None:
-        def work(_: Any) -> None:
-            if number == 0 and not committed:
-                raise Interruption
-            log.append(number)
-
-        if number:
-            while not group._led:
+def test_each_waits_for_another_process_as_long_as_it_may(path: Path):
+    """Where a leader's time is up, those whom it took along go on waiting, and then are done."""
+    with evstore.open(path) as store, ThreadPoolExecutor(3) as threads:
+        database, group = store.engine.database, store.engine.group
+        other = apsw.Connection(str(path)).cursor()
+        other.execute("begin immediate")
+        with database._lock:
+            leader = threads.submit(group.commit, lambda _: "led", "full", 0.5)
+            while group._leader is None:
                 time.sleep(0.001)
-        group.commit(work, "full", 5)
-
-    def run(number: int) -> str:
-        try:
-            act(number)
-        except Interruption:
-            return "interrupted"
-        return "done"
-
-    def gather() -> None:
-        while len(group._waiting) < 7:
-            time.sleep(0.001)
-        gathered.set()
-
-    threading.Thread(target=gather).start()
-    assert ["interrupted"] + ["done"] * 7 == at_once(8, run)
-    assert [*range(not committed, 8)] == sorted(log)
-    assert not group._led
-
-
-class Savepoints:
-    """A cursor of no database, for work that needs none."""
-
-    class connection:  # noqa: N801 - as apsw spells it
-        in_transaction = True
-
-        @staticmethod
-        def total_changes() -> int:
-            return 0
-
-    def execute(self, statement: str) -> None:
-        raise AssertionError(f"no statement is needed, and least of all {statement}")
+            followers = [
+                threads.submit(group.commit, lambda _: "done", "full", 30.0) for _ in range(2)
+            ]
+            while len(group._waiting) < 2:
+                time.sleep(0.001)
+        with pytest.raises(Busy) as told:
+            leader.result(10)
+        assert 500 <= told.value.waited_ms < 5000
+        other.execute("rollback")
+        assert ["done", "done"] == [follower.result(10) for follower in followers]

@@ -1,21 +1,26 @@
-"""One file in this process: its writing connection, its readers, and the lock between them."""
+"""One file in this process: its writing connection, its readers, and the lock between writers.
 
-import os
+Ctrl-C may interrupt the main thread anywhere, between any two calls. What a write has begun is then
+told from facts: a lock that can be released was held, and a transaction that is open was not
+committed. `take_back` undoes both.
+"""
+
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NoReturn, TypeVar
 
 import apsw
 
-from evstore.errors import Busy, Closed, ReadOnly, Unavailable
+from evstore.errors import Busy, Closed, EvstoreError, ReadOnly, Unavailable
 from evstore.sqlite import schema
 from evstore.sqlite.caches import Caches
-from evstore.sqlite.connect import open_memory, open_reader, open_writer
+from evstore.sqlite.connect import open_memory, open_writer
 from evstore.sqlite.failures import is_fatal, translate
 from evstore.sqlite.group import Group, Member, Work
 from evstore.sqlite.poller import Poller
+from evstore.sqlite.readers import Readers
 from evstore.sqlite.wal import Wal
 
 Cursor = schema.Cursor
@@ -24,8 +29,7 @@ Durability = schema.Durability
 Result = TypeVar("Result")
 MEMORY = ":memory:"
 WAIT_S = 30.0  # one deadline for everything a write may wait for
-STILL_S = 1.0  # how long a process fork waits for what is under way
-_READERS_KEPT = 8
+STILL_S = 1.0  # how long a process fork, or the end, waits for what is under way
 
 
 class Database:
@@ -37,69 +41,61 @@ class Database:
         self.cache, self.current, self.forget = caches.kept, caches.current, caches.forget
         self._outdate = caches.current.outdate
         self._version = -1  # of the file, as of the newest commit of this process
-        self._lock = threading.Lock()
-        self._connecting = threading.Lock()
-        self._readers: set[Cursor] = set()
-        self._idle: list[Cursor] = []
-        self._resting: list[Cursor] = []  # while the process forks
-        self._locks_held: list[threading.Lock] = []
+        self._lock = threading.RLock()  # which knows its thread; nobody takes it twice
+        self.readers = Readers(path, WAIT_S, self.check)
+        self._rests = False  # while the process forks
         self._writer: Cursor | None = None
         self._wal: Wal | None = None
         self._synchronous = ""
         self._deadline = 0.0
         self.poller = Poller(self.ask)
-        self.group = Group(self.begin, self.finish, self.give_up, self.forget)
+        self.group = Group(self.begin, self.finish, self.give_up, self.take_back, self.forget)
         self.users = 0  # handles, counted by who opens and closes them
         self._closed: str | None = None
         self._failed: str | None = None
-        self._immutable = False
         if writable:
             self.make_writable()
         else:
-            self._open_first_reader()
+            self.readers.find_out()
 
     # What a handle does.
 
-    def snapshot(self) -> "Snapshot":
+    def snapshot(self) -> AbstractContextManager[Cursor]:
         """Return a cursor for a with block whose statements all see the same moment."""
-        return Snapshot(self)
+        return self._snapshot_in_memory() if self.path == MEMORY else Snapshot(self)
 
-    def begin_reading(self) -> Cursor:
-        """Return a cursor whose statements see one moment; `end_reading` has to follow."""
-        if self.path == MEMORY:
+    @contextmanager
+    def _snapshot_in_memory(self) -> Iterator[Cursor]:
+        """Yield the only cursor there is, while nobody writes."""
+        try:
             cursor = self._hold_writer(WAIT_S, time.monotonic())
-        else:
-            cursor = self._take_reader()
+        except BaseException as error:
+            self._undo_interrupted(error)
+            raise
         try:
             cursor.execute("begin")
-        except BaseException as error:
-            self.end_reading(cursor, error)
-            raise
-        return cursor
-
-    def end_reading(self, cursor: Cursor, error: BaseException | None) -> None:
-        """Give a cursor back; raises an error of SQLite's translated."""
-        if cursor.connection.in_transaction:  # Some errors have already ended it.
-            cursor.execute("rollback")
-        if self.path == MEMORY:
-            self._lock.release()
-        else:
-            self._give_back(cursor)
-        if isinstance(error, apsw.Error):
+            yield cursor
+        except apsw.Error as error:
             raise translate(error, self.path, WAIT_S) from error
+        finally:
+            try:
+                if cursor.connection.in_transaction:  # Some errors have already ended it.
+                    cursor.execute("rollback")
+            finally:
+                self._lock.release()
 
     def ask(self, question: Callable[[Cursor], Result]) -> Result:
         """Return the answer to a question of one statement; it costs less than a snapshot."""
         if self.path == MEMORY:
             with self.snapshot() as cursor:
                 return question(cursor)
-        cursor = self._take_reader()
+        cursor = self.readers.take()
         try:
             return question(cursor)
         except apsw.Error as error:
-            raise translate(error, self.path, WAIT_S) from error
+            raise self.translated(error) from error
         finally:
-            self._give_back(cursor)
+            self.readers.give_back(cursor)
 
     @contextmanager
     def writing(
@@ -111,12 +107,16 @@ class Database:
         hold that for longer than `wait_s`, by default `WAIT_S`.
         """
         wait_s = WAIT_S if wait_s is None else wait_s
-        cursor = self.begin(durability, wait_s, time.monotonic())
         try:
-            yield cursor
-        except BaseException as error:  # noqa: BLE001 - it is raised again
-            self.give_up(cursor, error)
-        self.finish(cursor)
+            cursor = self.begin(durability, wait_s, time.monotonic())
+            try:
+                yield cursor
+            except Exception as error:  # noqa: BLE001 - it is raised again
+                self.give_up(cursor, error)
+            self.finish(cursor)
+        except BaseException as error:
+            self._undo_interrupted(error)
+            raise
 
     def commit(self, work: Callable[[Cursor], Result], durability: Durability) -> Result:
         """Do some work in a transaction that callers at the same time share; return its result.
@@ -146,6 +146,7 @@ class Database:
         """Open the writing connection, creating the format in a blank file."""
         self._hold(WAIT_S, time.monotonic())
         try:
+            self.readers.look_anew()
             if self._writer is None:
                 if self.path == MEMORY:
                     self._writer = open_memory()
@@ -166,7 +167,7 @@ class Database:
             self._closed = "the store is closed"
             self.forget()
             self.group.end()
-            self._close_idle()
+            self.readers.end(STILL_S)
             if self._writer is not None:  # It comes last: it folds the WAL into the file.
                 self._writer.connection.close()
             self._writer = None
@@ -174,22 +175,15 @@ class Database:
     def hold_still(self) -> None:
         """Wait until nothing is under way, because a forked child would inherit it half done."""
         deadline = time.monotonic() + STILL_S
-        for lock in (self._lock, self._connecting):
-            if lock.acquire(timeout=STILL_S):
-                self._locks_held.append(lock)
-        while len(self._resting) < len(self._readers) and time.monotonic() < deadline:
-            cursor = self._idle_reader()
-            if cursor is not None:
-                self._resting.append(cursor)
-            else:
-                time.sleep(0.0002)
+        self._rests = self._lock.acquire(timeout=STILL_S)
+        self.readers.rest(deadline)
 
     def move_on(self) -> None:
         """Go on in the parent, where a process fork changes nothing."""
-        self._idle += self._resting
-        self._resting.clear()
-        while self._locks_held:
-            self._locks_held.pop().release()
+        self.readers.go_on()
+        if self._rests:
+            self._rests = False
+            self._lock.release()
 
     def cross_fork(self) -> bool:
         """Become unusable in a forked child; tell whether the file may be opened anew there.
@@ -200,14 +194,13 @@ class Database:
         """
         self._closed = "this handle belongs to the parent process"
         self.poller = Poller(self.ask)  # Threads of the parent may hold the lock of the old.
-        still = [self._lock, self._connecting] == self._locks_held and self._readers == {
-            *self._resting
-        }
-        if still:
-            for cursor in [*self._resting, *([self._writer] if self._writer else [])]:
-                cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-                cursor.connection.close()
-        return still
+        readers = self.readers.resting
+        if not self._rests or readers is None or self._is_writing():
+            return False
+        for cursor in [*readers, *([self._writer] if self._writer else [])]:
+            cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            cursor.connection.close()
+        return True
 
     @property
     def usable(self) -> bool:
@@ -221,20 +214,6 @@ class Database:
         if self._closed is not None:
             raise Closed(self._closed)
 
-    def _idle_reader(self) -> Cursor | None:
-        try:
-            return self._idle.pop()
-        except IndexError:  # Another thread may take the last one at any moment.
-            return None
-
-    def _close_idle(self) -> None:
-        while (cursor := self._idle_reader()) is not None:
-            self._close_reader(cursor)
-
-    def _close_reader(self, cursor: Cursor) -> None:
-        self._readers.discard(cursor)
-        cursor.connection.close()
-
     def _hold(self, wait_s: float, since_s: float) -> None:
         """Take the lock, within the deadline that the wait for other processes shares."""
         if not self._lock.acquire(blocking=False):
@@ -243,7 +222,13 @@ class Database:
             left_s = since_s + wait_s - time.monotonic()
             if not self._lock.acquire(timeout=max(left_s, 0.0)):
                 raise Busy(round(1000 * (time.monotonic() - since_s)))
+        if self._closed is None and self._is_writing():  # This very thread, and waits for itself.
+            self._lock.release()
+            raise Busy(0)
         self._deadline = since_s + wait_s
+
+    def _is_writing(self) -> bool:
+        return self._writer is not None and self._writer.connection.in_transaction
 
     def _hold_writer(self, wait_s: float, since_s: float) -> Cursor:
         """Take the lock and return the writing cursor; whoever gets it releases the lock."""
@@ -254,10 +239,6 @@ class Database:
             raise ReadOnly(self.path)
         return self._writer
 
-    def _take_reader(self) -> Cursor:
-        self.check()
-        return self._idle_reader() or self._connect_reader()
-
     def _abandon(self, cursor: Cursor, error: BaseException) -> None:
         """Roll back; where the outcome of a commit is unknown, close every handle of the file."""
         self.forget()
@@ -267,6 +248,7 @@ class Database:
         if is_fatal(error):
             self._failed = f"writing to it failed ({error}): check the disk, then open it again"
             self._writer = None
+            self.readers.end(0.0)
             with suppress(apsw.Error):
                 # What the log holds is for the next opening to find out: leave it as it is.
                 cursor.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -288,7 +270,7 @@ class Database:
         except apsw.BusyError as error:  # Nothing has changed.
             self._lock.release()
             raise translate(error, self.path, time.monotonic() - since_s) from error
-        except BaseException as error:  # noqa: BLE001 - it is raised again
+        except Exception as error:  # noqa: BLE001 - it is raised again
             self.give_up(cursor, error)
         return cursor
 
@@ -296,11 +278,8 @@ class Database:
         """Commit and release the lock; raises Unavailable where the disk fails."""
         try:
             cursor.execute("commit")
-        except BaseException as error:
-            if isinstance(error, apsw.Error) or cursor.connection.in_transaction:
-                self.give_up(cursor, error)
-            self._lock.release()
-            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            self.give_up(cursor, error)
         try:
             self._version = self._data_version()
             self._deadline = 0.0  # What the log needs after a commit is worth no waiting.
@@ -311,17 +290,42 @@ class Database:
         finally:
             self._lock.release()
 
-    def give_up(self, cursor: Cursor, error: BaseException) -> NoReturn:
+    def give_up(self, cursor: Cursor, error: Exception) -> NoReturn:
         """Roll back, release the lock, and raise the error, SQLite's translated."""
         self._abandon(cursor, error)
-        error.rolled_back = True  # type: ignore[attr-defined] # for whoever was interrupted
         self._lock.release()
         if isinstance(error, apsw.Error):
             raise translate(error, self.path, WAIT_S) from error
         raise error
 
+    def take_back(self, error: BaseException) -> bool:
+        """Roll back what this thread has begun and not ended, and release the lock if it holds it.
+
+        It was interrupted by the error somewhere on its way. Tell whether anything was rolled back.
+        """
+        rolls_back = False
+        if self._lock.acquire(blocking=False):
+            if self._writer is not None and self._is_writing():
+                rolls_back = True
+                self._abandon(self._writer, error)
+            with suppress(RuntimeError):  # It is not held any more.
+                while True:
+                    self._lock.release()
+        return rolls_back
+
+    def _undo_interrupted(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # What raised one of those has cleared up.
+            self.take_back(error)
+
+    def translated(self, error: apsw.Error) -> EvstoreError:
+        """Return the error of ours for one of a read; the end of the store interrupts it."""
+        if isinstance(error, apsw.InterruptError) and self._closed is not None:
+            return Closed(self._closed)
+        return translate(error, self.path, WAIT_S)
+
     def _set_synchronous(self, cursor: Cursor, durability: Durability) -> None:
         if self._synchronous != durability:
+            self._synchronous = ""  # Nobody knows, should this be interrupted.
             cursor.execute(f"pragma synchronous={durability}")
             self._synchronous = durability
 
@@ -335,46 +339,6 @@ class Database:
         time.sleep(jitter * min(0.0005 * (attempt + 1), 0.01))
         return True
 
-    def _connect_reader(self) -> Cursor:
-        with self._connecting:
-            try:
-                cursor = open_reader(self.path, round(1000 * WAIT_S), immutable=self._immutable)
-            except apsw.Error as error:
-                raise translate(error, self.path, WAIT_S) from error
-            self._readers.add(cursor)
-            return cursor
-
-    def _open_first_reader(self) -> None:
-        """Open for reading only; media that allow no shared memory are read as they lie there."""
-        try:
-            self._check_as_reader()
-        except (Unavailable, ReadOnly):
-            if os.path.exists(f"{self.path}-wal") and os.path.getsize(f"{self.path}-wal"):
-                reason = "it was not closed cleanly: open it once where it can be written"
-                raise Unavailable(self.path, reason) from None
-            self._immutable = True
-            self._check_as_reader()
-
-    def _check_as_reader(self) -> None:
-        cursor = self._connect_reader()
-        try:
-            schema.check(cursor, self.path)
-        except apsw.Error as error:
-            self._close_reader(cursor)
-            raise translate(error, self.path, WAIT_S) from error
-        except BaseException:
-            self._close_reader(cursor)
-            raise
-        self._give_back(cursor)
-
-    def _give_back(self, cursor: Cursor) -> None:
-        if self.usable and len(self._idle) < _READERS_KEPT:
-            self._idle.append(cursor)
-            if self._closed is not None:  # Meanwhile, in another thread.
-                self._close_idle()
-        elif cursor in self._readers:
-            self._close_reader(cursor)
-
 
 class Snapshot:
     """A with block that reads one moment; a class, since reads are too short for a generator."""
@@ -385,8 +349,18 @@ class Snapshot:
         self._database = database
 
     def __enter__(self) -> Cursor:
-        self._cursor = self._database.begin_reading()
-        return self._cursor
+        self._cursor = cursor = self._database.readers.take()
+        try:
+            cursor.execute("begin")
+        except BaseException as error:
+            self.__exit__(None, error, None)
+            raise
+        return cursor
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._database.end_reading(self._cursor, error)
+        cursor = self._cursor
+        if cursor.connection.in_transaction:  # Some errors have already ended it.
+            cursor.execute("rollback")
+        self._database.readers.give_back(cursor)
+        if isinstance(error, apsw.Error):
+            raise self._database.translated(error) from error

@@ -4,6 +4,9 @@ The first caller leads: it takes along whoever waits by the time it holds the wr
 sleep until their outcome is known, or until it is their turn to lead. A caller that is alone does
 all of its work in its own thread. A task must not do that: for tasks a deputy leads, one thread
 that is there while they write, and each event loop is told once of all its members in a group.
+
+Ctrl-C may interrupt a leader, but only where a call begins or returns. So whoever waits, and who
+leads, changes hands without a call in between, and what an interruption leaves is told from facts.
 """
 
 import threading
@@ -26,6 +29,7 @@ MEMBERS_MAX = 1024  # in one transaction, so that nobody waits long for the othe
 WORK_S = 0.002
 REST_S = 0.00005
 IDLE_S = 2.0  # how long the deputy stays without work
+_DEPUTY = object()  # who leads in the stead of a task
 Work = Callable[[Cursor], Any]
 
 
@@ -35,7 +39,6 @@ class Member:
     result: Any = None
     error: BaseException | None = None
     decided = False
-    leads = False
     turn: "threading.Lock | None" = None  # of a waiting thread: released once decided, or leading
     observed: Observed | None = None  # what watches it for a task
 
@@ -52,25 +55,27 @@ class Member:
 class Group:
     """Who waits to write to one file; at any time at most one of them leads.
 
-    `begin`, `finish` and `give_up` are those of its database, and `forget` drops what was cached of
-    changes that were taken back.
+    `begin`, `finish`, `give_up` and `take_back` are those of its database, and `forget` drops what
+    was cached of changes that were taken back.
     """
 
     def __init__(
         self,
         begin: Callable[[Callable[[], Durability], float, float], Cursor],
         finish: Callable[[Cursor], None],
-        give_up: Callable[[Cursor, BaseException], NoReturn],
+        give_up: Callable[[Cursor, Exception], NoReturn],
+        take_back: Callable[[BaseException], bool],
         forget: Callable[[], None],
     ) -> None:
         self._begin = begin
         self._finish = finish
         self._give_up = give_up
+        self._take_back = take_back
         self._forget = forget
         self._gate = threading.Lock()
         self._waiting: deque[Member] = deque()
         self._taken: list[Member] = []  # those who go along, as long as it has not begun
-        self._led = False
+        self._leader: object = None  # a member, the deputy, or nobody
         self._deputy: threading.Thread | None = None
         self._called = threading.Lock()  # released to call the deputy
         self._called.acquire()
@@ -83,17 +88,23 @@ class Group:
         once, and by another thread. Raises Busy, Unavailable, and what the work raises.
         """
         member = Member(work, durable=durability == "full", wait_s=wait_s)
-        with self._gate:
-            leads, self._led = not self._led, True
-            if not leads:
-                member.turn = threading.Lock()
-                member.turn.acquire()
-                self._waiting.append(member)
-        if leads or self._sleep(member):
-            try:
+        try:
+            with self._gate:
+                if self._leader is None:
+                    self._leader = member
+                else:
+                    member.turn = threading.Lock()
+                    member.turn.acquire()
+                    self._waiting.append(member)
+            if self._leader is member or self._sleep(member):
                 self._lead(member, [member])
-            finally:
-                self._pass_on()
+        finally:
+            if self._leader is member or not member.decided:
+                try:
+                    self._leave(member)
+                except BaseException:  # Once more: all the others wait for it.
+                    self._leave(member)
+                    raise
         if member.error is not None:
             raise member.error
         return member.result
@@ -108,9 +119,8 @@ class Group:
             with self._gate:
                 self._have_deputy()
                 self._waiting.extend(members)
-                if not self._led:
-                    self._led = True
-                    self._called.release()
+                if self._leader is None:
+                    self._call_deputy()
         except RuntimeError as error:  # There are too many threads.
             self._settle(members, error)
 
@@ -127,40 +137,47 @@ class Group:
         """Let the deputy go as soon as nobody needs it."""
         with self._gate:
             self._ended = True
-            if self._deputy is not None and not self._led:
-                self._led = True
-                self._called.release()
+            if self._deputy is not None and self._leader is None:
+                self._call_deputy()
 
     def _sleep(self, member: Member) -> bool:
         """Wait until the outcome is known, or time has run out; tell whether it has to lead."""
         assert member.turn is not None
         left_s = member.wait_s
-        try:
-            while not member.turn.acquire(timeout=max(left_s, 0.05)):
-                waited_s = time.monotonic() - member.since_s
-                if self.withdraw(member):  # else it is being done, and will be known soon
-                    raise Busy(round(1000 * waited_s))
-                left_s = member.wait_s - waited_s
-        except BaseException:
-            # Where the thread was interrupted, the next one leads in its stead.
-            if not self.withdraw(member) and member.leads:
+        while not member.turn.acquire(timeout=max(left_s, 0.05)):
+            waited_s = time.monotonic() - member.since_s
+            if self.withdraw(member):  # else it is being done, and will be known soon
+                raise Busy(round(1000 * waited_s))
+            left_s = member.wait_s - waited_s
+        return self._leader is member
+
+    def _leave(self, member: Member) -> None:
+        """Take a caller out of those who wait, and where it leads, let the next one lead."""
+        if self._leader is not member:
+            self.withdraw(member)
+            return
+        with self._gate:
+            if self._leader is member:
                 self._pass_on()
-            raise
-        return member.leads
 
     def _pass_on(self) -> None:
         """Let the one lead that waits longest, or the deputy where that is a task."""
-        with self._gate:
-            self._led = bool(self._waiting)
-            if self._led and self._waiting[0].tell is not None:
-                self._called.release()
-            elif self._led:
-                following = self._waiting.popleft()
-                following.leads = True
-                assert following.turn is not None
-                following.turn.release()
+        if not self._waiting:
+            self._leader = None
+        elif self._waiting[0].tell is not None:
+            self._call_deputy()
+        else:
+            following = self._waiting[0]
+            self._leader = following
+            del self._waiting[0]
+            assert following.turn is not None
+            following.turn.release()
 
     # What the deputy does.
+
+    def _call_deputy(self) -> None:
+        self._leader = _DEPUTY
+        self._called.release()
 
     def _have_deputy(self) -> None:
         if self._deputy is None:
@@ -175,7 +192,7 @@ class Group:
                 self._lead_first()
             with self._gate:
                 # Where somebody leads, it may be this thread, which has been called meanwhile.
-                if (self._ended or not called) and not self._led:
+                if (self._ended or not called) and self._leader is None:
                     self._deputy = None
                     return
 
@@ -192,7 +209,8 @@ class Group:
                 except BaseException as error:  # noqa: BLE001 - its task raises it
                     self._settle([leader], error)
         finally:
-            self._pass_on()
+            with self._gate:
+                self._pass_on()
 
     # What the leader does.
 
@@ -203,13 +221,16 @@ class Group:
         try:
             try:
                 cursor = self._begin(self._take_along, leader.wait_s, leader.since_s)
+            except Busy:
+                self._wait_on(leader, members)
+                return
             finally:
                 self._set_out()
             try:
                 if (observer := observing.observer) is not None:
                     observer.group(members)
                 self._work(cursor, members)
-            except BaseException as error:  # noqa: BLE001 - it is raised again
+            except Exception as error:  # noqa: BLE001 - it is raised again
                 self._give_up(cursor, error)
             finishing = True
             self._finish(cursor)
@@ -218,8 +239,10 @@ class Group:
             self._settle(members, error)
         except BaseException as error:
             # Where this thread was interrupted, the others are none the worse for it.
-            followers = [member for member in members if not (member is leader or member.decided)]
-            if finishing and not getattr(error, "rolled_back", False):  # It came after the commit.
+            rolled_back = self._take_back(error)
+            self._set_out()
+            followers = [member for member in members if member is not leader]
+            if finishing and not rolled_back:  # It came after the commit.
                 self._settle(followers)
             else:
                 self._give_back(followers)
@@ -229,8 +252,10 @@ class Group:
         """Take along who waits; return how durable the commit of them all has to be."""
         if self._waiting:
             with self._gate:
-                count = min(len(self._waiting), MEMBERS_MAX - 1)
-                self._taken += [self._waiting.popleft() for _ in range(count)]
+                for _ in range(min(len(self._waiting), MEMBERS_MAX - 1)):
+                    following = self._waiting[0]
+                    del self._waiting[0]
+                    self._taken.append(following)
         for member in tuple(self._taken):  # From which one may be withdrawn at any moment.
             if member.durable:
                 return "full"
@@ -240,7 +265,21 @@ class Group:
         with self._gate:
             self._taken = []  # From now on nobody can be withdrawn.
 
+    def _wait_on(self, leader: Member, members: Sequence[Member]) -> None:
+        """Refuse the leader and all whose time is up as well; the others go on waiting."""
+        now_s = time.monotonic()
+
+        def is_late(member: Member) -> bool:
+            return member is leader or member.since_s + member.wait_s <= now_s
+
+        self._give_back([member for member in members if not is_late(member)])
+        for member in filter(is_late, members):
+            self._settle([member], Busy(round(1000 * (now_s - member.since_s))))
+
     def _give_back(self, members: Sequence[Member]) -> None:
+        """Let members wait again, before all others, as if nothing had been tried."""
+        for member in members:
+            member.error = None
         with self._gate:
             self._waiting.extendleft(reversed(members))
 
@@ -294,7 +333,7 @@ class Group:
             member.decided = True
             if member.tell is not None:
                 told.setdefault(member.tell, []).append(member)
-            elif member.turn is not None:
+            elif member.turn is not None and member.turn.locked():  # It may be told once more.
                 member.turn.release()
         for tell, own in told.items():
             tell(own)

@@ -1,5 +1,7 @@
 """A look at a session as it is now: who has its id, and what it sees, from one snapshot."""
 
+from types import TracebackType
+
 from evstore.deadlines import Lease
 from evstore.sqlite.database import Cursor, Database
 from evstore.sqlite.found import Found
@@ -51,12 +53,13 @@ class Looking:
     It is a class, since most looks are too short for a generator.
     """
 
-    __slots__ = ("_cursor", "_database", "_id", "_lease", "_life", "_now_us", "_renews")
+    __slots__ = ("_database", "_id", "_lease", "_life", "_now_us", "_renews", "_snapshot")
 
     def __init__(
         self, database: Database, session_id: str, life: Life | None, now_us: int, *, renews: bool
     ) -> None:
         self._database = database
+        self._snapshot = database.snapshot()
         self._id = session_id
         self._life = life
         self._now_us = now_us
@@ -69,18 +72,22 @@ class Looking:
         return self._lease
 
     def __enter__(self) -> Moment:
-        database = self._database
-        self._cursor = cursor = database.begin_reading()
+        cursor = self._snapshot.__enter__()
         try:
-            found = living(database, cursor, self._id, self._life, self._now_us)
+            found = living(self._database, cursor, self._id, self._life, self._now_us)
         except BaseException as error:
-            database.end_reading(cursor, error)
+            self._snapshot.__exit__(type(error), error, error.__traceback__)
             raise
         self._life, self._lease = found
-        return Moment(database, cursor, self._life, None, self._now_us)
+        return Moment(self._database, cursor, self._life, None, self._now_us)
 
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._database.end_reading(self._cursor, error)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._snapshot.__exit__(kind, error, traceback)
         if self._life is None or self._lease is None or error is not None:
             return
         if self._renews and self._lease.is_due(self._now_us):

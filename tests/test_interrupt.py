@@ -1,0 +1,187 @@
+"""Interruptions: Ctrl-C between any two calls leaves the store whole, and everybody else unharmed.
+
+Python lets a signal in where a call begins or returns, and nowhere else. So a KeyboardInterrupt is
+raised at each of those places in turn.
+"""
+
+import inspect
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import evstore
+from evstore import replay
+from evstore.errors import Closed, Conflict
+
+HELLO = {"role": "user", "content": "hello"}
+SOON_S = 10
+
+
+def is_interrupted(act: Callable[[], Any], at: int) -> bool:
+    """Act, with Ctrl-C at a place given by its number; tell whether it came so far."""
+    places = itertools.count(1)
+
+    def interrupt(frame: FrameType, event: str, _argument: Any) -> None:
+        # Where a generator yields, the place is where `next` returns.
+        yields = event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR
+        if event != "c_call" and not yields and next(places) == at:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def interrupted_everywhere(act: Callable[[], Any]) -> Iterator[int]:
+    """Act again and again, interrupted at one place after the other."""
+    for at in itertools.count(1):
+        came = is_interrupted(act, at)
+        yield at
+        if not came:
+            return
+
+
+@pytest.fixture
+def other() -> Iterator[ThreadPoolExecutor]:
+    """Another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("target", ["store.db", ":memory:"])
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_an_interrupted_write_is_whole_or_not_there(tmp_path, other, target, durability):
+    """After it others can write, and the session has all of the batch or nothing."""
+    path = tmp_path / target if target == "store.db" else target
+    with evstore.open(path, durability=durability) as store:
+        trip = store.session("trip")
+
+        def say() -> None:
+            with trip.batch() as batch:
+                batch.messages.extend([HELLO, HELLO])
+                batch.variables["turn"] = 1
+
+        say()
+        for at in interrupted_everywhere(say):
+            assert 0 == trip.head % 3, at
+            other.submit(say).result(SOON_S)
+        assert at > 100
+        assert [] == list(replay.verify(store, level="full"))
+
+
+@pytest.mark.parametrize("commit", ["fork", "touch", "flush"])
+def test_an_interrupted_step_of_another_kind_holds_nothing(tmp_path, other, commit):
+    """What does not go through a group lets the lock go as well."""
+    with evstore.open(tmp_path / "store.db") as store:
+        trip = store.session("trip", ttl=1000)
+        trip.messages.append(HELLO)
+        numbers = itertools.count()
+        acts = {
+            "fork": lambda: trip.fork(f"fork-{next(numbers)}"),
+            "touch": trip.touch,
+            "flush": store.flush,
+        }
+        for _ in interrupted_everywhere(acts[commit]):
+            other.submit(trip.messages.append, HELLO).result(SOON_S)
+        assert [] == list(replay.verify(store, level="full"))
+
+
+@pytest.mark.parametrize("target", ["store.db", ":memory:"])
+def test_an_interrupted_read_holds_nothing(tmp_path, other, target):
+    """Others can write, no reader stays in an old moment, and the process can be forked."""
+    path = tmp_path / target if target == "store.db" else target
+    with evstore.open(path) as store:
+        trip = store.session("trip")
+        trip.variables["x"] = {"long": "x" * 1000}
+        trip.messages.append(HELLO)
+
+        def look() -> None:
+            assert 1 == len(trip.messages)
+            assert {"long": "x" * 1000} == trip.variables["x"]
+
+        for _ in interrupted_everywhere(look):
+            other.submit(trip.variables.set, "y", 1).result(SOON_S)
+        readers = store.engine.database.readers
+        readers.rest(time.monotonic() + SOON_S)
+        assert readers.resting is not None
+        assert not any(cursor.connection.in_transaction for cursor in readers.resting)
+        readers.go_on()
+
+
+def test_an_interrupted_leader_harms_nobody(path: Path, other: ThreadPoolExecutor):
+    """Whoever was taken along is told what came of it, whatever place the leader had come to."""
+    with evstore.open(path, durability="normal") as store:
+        group, database = store.engine.group, store.engine.database
+        trip = store.session("trip")
+
+        def lead() -> None:
+            trip.variables.set("seat", "leader", expect=before)
+
+        def follow() -> None:
+            while group._leader is None and not over.is_set():
+                time.sleep(0.0001)
+            trip.variables.set("seat", "follower", expect=before)
+
+        def hold_until_both_wait() -> None:
+            cursor = database.begin("normal", SOON_S, time.monotonic())
+            held.set()
+            while not (group._waiting or over.is_set()):
+                time.sleep(0.0001)
+            database.finish(cursor)
+
+        with ThreadPoolExecutor(1) as third:
+            for at in itertools.count(1):
+                trip.variables["seat"] = None
+                held, over, before = threading.Event(), threading.Event(), trip.head
+                holding = third.submit(hold_until_both_wait)
+                held.wait(SOON_S)
+                following = other.submit(follow)
+                came = is_interrupted(lead, at)
+                over.set()
+                error = following.exception(SOON_S)
+                holding.result(SOON_S)
+                assert error is None or type(error) is Conflict, at
+                assert trip.variables["seat"] == ("leader" if error else "follower"), at
+                assert before + 1 == trip.head, at
+                if not came:
+                    break
+        assert at > 100
+        assert [] == list(replay.verify(store, level="full"))
+
+
+def test_a_closed_store_is_one_file_while_others_read(path: Path, other: ThreadPoolExecutor):
+    """A read under way is told that the store is closed, and the log is in the file."""
+    store = evstore.open(path)
+    store.session("trip").messages.extend([HELLO] * 100)
+    begun = threading.Event()
+
+    def read() -> None:
+        with store.engine.database.snapshot() as cursor:
+            for _ in cursor.execute(
+                "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n"
+            ):
+                begun.set()
+
+    reading = other.submit(read)
+    begun.wait(SOON_S)
+    store.close()
+    assert [path.name] == os.listdir(path.parent)
+    with pytest.raises(Closed):
+        reading.result(SOON_S)
+    with evstore.open(path) as again:
+        assert 100 == len(again.session("trip").messages)
