@@ -2,11 +2,12 @@
 
 A state is a set of references into the log: for every name the seq of its newest event, and for the
 message list a few ranges over the messages ever recorded. `Outline.apply_all` alone knows what an
-event does; it looks at (seq, kind, name, operand) and never at stored data.
+event does; it looks at (seq, kind, name, operand) and never at stored data. `Tail` spares what was
+taken back from being applied at all.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from operator import itemgetter
@@ -15,6 +16,7 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from evstore.events import (
+    BODIES,
     DELETIONS,
     FAMILY,
     LABELS,
@@ -28,7 +30,9 @@ from evstore.events import (
 )
 
 _DELETIONS = frozenset(DELETIONS.values())
+_ANEW = frozenset({MESSAGES_CLEARED, MESSAGES_REVERTED})  # with which a list begins anew
 Range = tuple[int, int]
+ListEvent = tuple[int, str, int | None]  # seq, kind and operand of an event about messages
 
 
 class Reference(NamedTuple):
@@ -171,6 +175,45 @@ class MessageList:
     def holds(self, ordinal: int) -> bool:
         """Tell whether the message with this ordinal is in the list."""
         return self._place(ordinal) is not None
+
+
+class Tail:
+    """The events about messages after a moment, and which of them count at their end.
+
+    What was taken back counts no more: the newest event with which the list begins anew decides,
+    then the newest up to the moment that it names, and so on, down to `base`, the moment whose list
+    is carried on. That lies before all of them where they go back further.
+    """
+
+    __slots__ = ("_bodies", "_stretches", "base")
+
+    def __init__(self, after: int, bodies: int, events: Sequence[ListEvent]) -> None:
+        counts = [*accumulate((kind in BODIES for _, kind, _ in events), initial=bodies)]
+        self._bodies = counts[-1]
+        self._stretches: list[tuple[int, Sequence[ListEvent]]] = []  # the newest first
+        self.base = after
+        end = len(events)
+        for place in reversed(range(len(events))):
+            _, kind, to = events[place]
+            if kind in _ANEW and place < end:
+                self._stretches.append((counts[place + 1], events[place + 1 : end]))
+                to = 0 if kind == MESSAGES_CLEARED else to or 0
+                end = bisect_right(events, to, 0, place, key=itemgetter(0))
+                if to < after:
+                    self.base = to
+                    break
+        else:
+            self._stretches.append((bodies, events[:end]))
+
+    def carried_on(self, base: MessageList, past: Past) -> MessageList:
+        """Return the list after all of the events, by the list at `base`."""
+        ranges = base.ranges.copy()
+        for bodies, events in reversed(self._stretches):
+            messages = MessageList(bodies, ranges)
+            for _, kind, operand in events:
+                messages.apply(kind, operand, past)
+            ranges = messages.ranges
+        return MessageList(self._bodies, ranges)
 
 
 Names = dict[int, dict[str, Reference]]  # where the names of each family stand

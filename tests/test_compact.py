@@ -182,6 +182,32 @@ def test_others_write_meanwhile(loose, monkeypatch):
         assert [] == list(replay.verify(store, level="full"))
 
 
+def test_what_was_written_before_it_ended_is_known_after_it(loose):
+    """What another process writes while the file is written anew, the next append goes on from."""
+    statements: list[str] = []
+
+    def trace(_cursor: Any, statement: str, _bindings: Any) -> bool:
+        statements.append(statement)
+        if statement == "begin immediate" and "vacuum" in statements:
+            statements.clear()
+            arguments = [sys.executable, "-c", WRITES, loose, "s"]
+            subprocess.run(arguments, input=b"x", check=True)
+        return True
+
+    with evstore.open(loose) as store:
+        session = store.session("s")
+        session.variables["large"] = "before"
+        with store.engine.database.writing("normal") as cursor:
+            cursor.connection.exec_trace = trace
+        store.compact()
+        with store.engine.database.writing("normal") as cursor:
+            cursor.connection.exec_trace = None
+        head = session.head
+        session.variables["large"] = "after"
+        assert (head + 1, "after") == (session.head, session.variables["large"])
+        assert [] == list(replay.verify(store, level="full"))
+
+
 def test_nothing_is_encoded_against_what_was_forgotten_meanwhile(loose, monkeypatch):
     """An event, or its prefix, that is forgotten before its new form is written stays as it is."""
     forget = (

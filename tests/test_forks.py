@@ -224,6 +224,63 @@ def test_metadata_is_shared(store: evstore.Store):
     assert {"title": "A", "long": "x" * 2000} == grandchild.at(3).metadata
 
 
+class Emptied(dict[Any, Any]):
+    """A cache that another thread empties after some steps."""
+
+    steps = 0
+
+    def stepped(self, result: Any) -> Any:
+        """Return the result of a step, and be emptied if it was the last one."""
+        self.steps -= 1
+        if self.steps == 0:
+            self.clear()
+        return result
+
+    def get(self, *arguments: Any) -> Any:
+        return self.stepped(super().get(*arguments))
+
+    def setdefault(self, *arguments: Any) -> Any:
+        return self.stepped(super().setdefault(*arguments))
+
+    def update(self, *arguments: Any, **named: Any) -> None:
+        self.stepped(super().update(*arguments, **named))
+
+    def __contains__(self, key: Any) -> bool:
+        found: bool = self.stepped(super().__contains__(key))
+        return found
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.stepped(super().__setitem__(key, value))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_caches_may_be_emptied_at_any_time(
+    store: evstore.Store, monkeypatch: pytest.MonkeyPatch, steps: int, known: bool
+):
+    """A fork is read right whenever another thread drops what this process knows of the file."""
+    store.session("0").variables["a"] = 1
+    store.session("0").fork("1").record("app.note")
+    store.session("1").fork("2").fork("3").variables["b"] = 2
+    database, caches = store.engine.database, dict[str, Emptied]()
+
+    def cache(name: str, _entries_max: int = 0) -> Emptied:
+        return caches.setdefault(name, Emptied())
+
+    def read() -> tuple[dict[str, Any], list[str]]:
+        session = store.session("3")
+        return dict(session.variables), [event.kind for event in session.events()]
+
+    monkeypatch.setattr(database, "cache", cache)
+    expected = {"a": 1, "b": 2}, ["variable.set", "app.note", "variable.set"]
+    assert expected == read()
+    for each in caches.values():
+        each.steps = steps
+        if not known:
+            each.clear()
+    assert expected == read()
+
+
 def test_forks_of_forks_go_as_deep_as_anyone_likes(path: Path):
     """A chain of forks is no chain of calls: it is read and written however long it is."""
     depth = 300

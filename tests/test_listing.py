@@ -325,6 +325,22 @@ def test_a_deadline_counts_in_a_listing(memory: evstore.Store):
         assert ["s"] == [info.id for info in memory.sessions(**how)]
 
 
+@pytest.mark.parametrize("ends", ["deleted", "expired"])
+def test_a_life_that_is_over_is_listed_as_it_ended(ends: str):
+    """Variables whose deadlines came after its last moment are counted, as the past has them."""
+    now = [START]
+    with evstore.open(":memory:", clock=lambda: now[0]) as store:
+        session = store.session("s", ttl=2 * STEP if ends == "expired" else None)
+        session.variables["a"] = 1
+        session.variables.set("b", 2, ttl=STEP)
+        if ends == "deleted":
+            store.delete("s")
+        now[0] += 3 * STEP
+        (info,) = store.sessions(deleted=True)
+        assert ["a", "b"] == list(store.session(uid=info.uid).variables)
+        assert 2 == info.variables
+
+
 def test_a_page_is_as_long_as_the_limit(memory: evstore.Store, monkeypatch: pytest.MonkeyPatch):
     """Details are read of no more sessions than are to be yielded; a limit below 0 is as 0."""
     for number in range(5):

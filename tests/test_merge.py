@@ -164,6 +164,39 @@ def test_what_was_removed_does_not_come(store):
     assert [said("common"), said("TWO"), said("three")] == ours.messages
 
 
+def branches_with_a_merge(store):
+    """Return two branches of which the first merged the second: a variable and three messages."""
+    ours = store.session("ours")
+    ours.variables["a"] = 1
+    theirs = ours.fork("theirs")
+    theirs.messages.extend([said("one"), said("two"), said("three")])
+    theirs.variables["b"] = 2
+    ours.merge(theirs)
+    return ours, theirs
+
+
+def test_a_fork_that_begins_inside_a_merge_loses_nothing(store):
+    """All that such a fork says itself comes with it, though the merge went on elsewhere."""
+    ours, theirs = branches_with_a_merge(store)
+    fork = ours.fork("fork", at=ours.head - 2)
+    assert [said("one")] == fork.messages
+    fork.messages.extend([said("four"), said("five"), said("six")])
+    theirs.merge(fork)
+    assert [said(text) for text in ("one", "two", "three", "four", "five", "six")] == [
+        *theirs.messages
+    ]
+
+
+def test_a_fork_that_begins_inside_a_merge_counts_it_as_done(store):
+    """What the fork did not share of the merge does not come when it merges that side again."""
+    ours, theirs = branches_with_a_merge(store)
+    fork = ours.fork("fork", at=ours.head - 2)
+    assert () == fork.merge(theirs).events
+    theirs.messages.append(said("four"))
+    fork.merge(theirs)
+    assert [said("one"), said("four")] == fork.messages
+
+
 def test_strangers_are_not_merged(store, memory):
     """Sessions without a common ancestor, unborn ones, and those of other stores are refused."""
     ours, other = store.session("ours"), store.session("other")

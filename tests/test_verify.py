@@ -1,6 +1,7 @@
 """Verification: whatever is changed behind evstore's back is found, column by column."""
 
 import apsw
+import attrs
 import pytest
 
 import evstore
@@ -130,12 +131,15 @@ COLUMN_EDITS = {
     "variable.operand": "update variable set operand = 1 where session = 1 and name = 'name1'",
     "variable.value": "update variable set value = '0' where session = 1 and name = 'name1'",
     "variable.value, of metadata": "update variable set value = '\"u2\"' where session = 2",
+    "variable, of no session": "insert into variable values(99, 1, 'n', 1, 1, null, '1')",
     "variable, missing": "delete from variable where session = 1 and name = 'name1'",
     "checkpoint.id": "update checkpoint set id = id + 1 where id = "
     "(select max(id) from checkpoint)",
     "checkpoint.messages": "update checkpoint set messages = messages + 1",
     "checkpoint.ranges": "update checkpoint set ranges = (select min(ranges) from checkpoint)",
     "checkpoint.names": "update checkpoint set names = (select min(names) from checkpoint)",
+    "checkpoint, of no session": "insert into checkpoint"
+    " select id + (98 << 32), messages, ranges, names from checkpoint where id >> 32 = 1",
     "event, missing": "delete from event where id = (select max(id) from event)",
     "batch, missing": "delete from batch where position = (select max(position) from batch)",
     "session, missing": "delete from session where number = 2",
@@ -227,6 +231,20 @@ def test_a_checkpoint_of_no_moment_is_found(broad):
     assert [("checkpoint", "it is of a moment that is not there")] == [
         (found.kind, found.what) for found in findings(broad)
     ]
+
+
+def test_rows_of_no_session_are_told_once_for_each_table(broad):
+    """Derived rows of a session that is not there are told by its number; a rebuild drops them."""
+    edits = [edit for edit in COLUMN_EDITS if edit.endswith("of no session")]
+    alter(broad, *(COLUMN_EDITS[edit] for edit in edits))
+    expected = [
+        (None, None, table, "rows of session number 99, of no session")
+        for table in ("checkpoint", "variable")
+    ]
+    assert expected == sorted(attrs.astuple(found) for found in findings(broad))
+    with evstore.open(broad) as store:
+        assert expected == sorted(attrs.astuple(found) for found in replay.rebuild(store))
+    assert [] == findings(broad)
 
 
 INDEX_EDITS = {

@@ -174,3 +174,4 @@ def _give_back(database: Database, saved_bytes: int) -> None:
         with suppress(apsw.BusyError):  # Whoever reads an older state keeps the file long for now.
             connection.wal_checkpoint()
         cursor.execute("begin immediate")
+        database.current.outdate()  # Others may have written since the commit.

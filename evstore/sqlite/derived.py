@@ -10,15 +10,22 @@ import orjson
 from evstore.events import ENDINGS, KINDS, METADATA, SESSION_RESTORED, SETS, value_text
 from evstore.sqlite.checkpoint import newest_anchor, read_message_list
 from evstore.sqlite.database import Columns, Cursor, Database
+from evstore.sqlite.finding import Finding
 from evstore.sqlite.found import Found
 from evstore.sqlite.insert import INLINE_BYTES_MAX, inline_text
-from evstore.sqlite.lives import Life
+from evstore.sqlite.lives import SEQ_BITS, Life
 from evstore.sqlite.read import Moment
 from evstore.sqlite.rows import kind_name, texts_at
-from evstore.state import MessageList, Outline, Range, Reference
+from evstore.state import MessageList, Outline, Reference
 
 Step = tuple[int, str, str | None, int | None]
 _RESTORED = KINDS.index(SESSION_RESTORED) + 1
+_STRAYS = (
+    "select number, 'variable' from (select distinct session as number from variable)"
+    " where number not in (select number from session)"
+    f" union select distinct id >> {SEQ_BITS}, 'checkpoint' from checkpoint"
+    f" where id >> {SEQ_BITS} not in (select number from session)"
+)
 _TURNS = (_RESTORED, *(KINDS.index(kind) + 1 for kind in sorted(ENDINGS)))
 _NAMES_PAGE = 1000  # whose values are read together
 _SET_BYTES_MAX = INLINE_BYTES_MAX + len('{"value":,"expires_at":-9223372036854775808}')
@@ -33,11 +40,6 @@ class Refolded(Moment):
             return MessageList()
         anchor = newest_anchor(self._cursor, self._life, self.seq)
         return self._carry_on(read_message_list(anchor), anchor.seq)
-
-    def ranges_at(self, seq: int) -> list[Range]:
-        """Return the ranges of the message list as of `seq`."""
-        past = Refolded(self._database, self._cursor, self._life, seq)
-        return past.message_list().ranges.copy()
 
 
 def steps(database: Database, cursor: Cursor, ids: tuple[int, int]) -> list[Step]:
@@ -59,6 +61,13 @@ def ended(cursor: Cursor, ids: tuple[int, int], before: int | None) -> int | Non
         ids,
     ).get
     return before if kind is None else None if kind == _RESTORED else kind
+
+
+def strays(cursor: Cursor) -> Iterator[tuple[int, Finding]]:
+    """Yield the sessions that are not there and have derived rows, each of their tables once."""
+    for number, table in cursor.execute(_STRAYS).fetchall():
+        what = f"rows of session number {number}, of no session"
+        yield number, Finding(None, None, table, what)
 
 
 def batch_end(cursor: Cursor, life: Life, seq: int) -> int:

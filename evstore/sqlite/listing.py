@@ -171,7 +171,10 @@ def _after_prefix(prefix: str) -> str | bytes:
 def details(
     database: Database, cursor: Cursor, wanted: Wanted, page: Sequence[int], now_us: int
 ) -> list[Listed]:
-    """Return what is told of a page of sessions; what is no longer wanted is passed over."""
+    """Return what is told of a page of sessions; what is no longer wanted is passed over.
+
+    A life that is over is told as of its last moment.
+    """
     inline = f" and {_CONDITIONS}" if wanted.where else ""
     deadlines = dict(
         cursor.execute(
@@ -190,7 +193,7 @@ def details(
     for number in page:
         if number in deadlines:
             life = by_number(database, cursor, number)
-            moment = Moment(database, cursor, life, now_us=now_us)
+            moment = Moment(database, cursor, life, now_us=None if wanted.over else now_us)
             if all(_holds(moment, *condition) for condition in long):
                 variables, messages = moment.references(VARIABLES), moment.message_list()
                 counts = len(messages), len(variables)

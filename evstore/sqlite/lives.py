@@ -134,16 +134,14 @@ def _row(database: Database, cursor: Cursor, number: int) -> Columns:
 def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
     """Return the life of a row; its ancestors are looked up in a loop, however many there are."""
     lives: dict[int, Life] = database.cache("lives")
-    rows = [row]
-    while rows[-1][0] not in lives and (parent := rows[-1][4]) is not None and parent not in lives:
-        rows.append(_row(database, cursor, parent))
-    life = None
-    for number, uid, session_id, created_us, parent, fork, position in reversed(rows):
-        life = lives.get(number)
-        if life is None:
-            ancestor = None if parent is None else lives[parent]
-            life = Life(number, uid, session_id, created_us, ancestor, fork, position)
-            lives[number] = life
+    rows: list[Columns] = []
+    number, life = row[0], None
+    # What is found is held here, since another thread may empty the cache at any time.
+    while number is not None and (life := lives.get(number)) is None:
+        rows.append(_row(database, cursor, number) if rows else row)
+        number = rows[-1][4]
+    for number, uid, session_id, created_us, _, fork, position in reversed(rows):
+        life = lives[number] = Life(number, uid, session_id, created_us, life, fork, position)
     assert life is not None
     return life
 

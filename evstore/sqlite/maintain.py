@@ -20,6 +20,7 @@ from evstore.sqlite.derived import (
     batch_end,
     ended,
     steps,
+    strays,
     wrong_among,
     wrong_names,
 )
@@ -36,12 +37,6 @@ from evstore.state import Outline, Reference
 
 PIECE_NAMES = 25  # whose rows are looked at under one lock
 _TAIL_EVENTS_MAX = 200  # that are folded under the lock; more are folded before it
-_STRAYS = (
-    "select number, 'variable' from (select distinct session as number from variable)"
-    " where number not in (select number from session)"
-    f" union select distinct id >> {SEQ_BITS}, 'checkpoint' from checkpoint"
-    f" where id >> {SEQ_BITS} not in (select number from session)"
-)
 
 
 def rebuild(database: Database, life: Life | None, durability: Durability) -> list[Finding]:
@@ -261,18 +256,16 @@ def _kind(number: int | None) -> str | None:
 def _strays(database: Database) -> list[Finding]:
     """Drop the rows of sessions that are not there."""
     with database.snapshot() as cursor:
-        strays = cursor.execute(_STRAYS).fetchall()
-    found = []
+        found = list(strays(cursor))
     absent = "not exists (select 1 from session where number = ?1)"  # It may be born meanwhile.
-    for number, table in strays:
+    for number in dict(found):
         with database.writing("normal") as cursor:
             cursor.execute(f"delete from variable where session = ?1 and {absent}", (number,))
             cursor.execute(
                 f"delete from checkpoint where id between ?2 and ?3 and {absent}",
                 (number, number << SEQ_BITS, (number << SEQ_BITS) + SEQ_MAX),
             )
-        found.append(Finding(None, None, table, f"rows of session number {number}, of no session"))
-    return found
+    return [finding for _, finding in found]
 
 
 def _mend_index(database: Database) -> list[Finding]:

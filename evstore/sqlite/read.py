@@ -12,7 +12,7 @@ from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.found import ByName, Facts, Found, Step, found
 from evstore.sqlite.lives import UNBORN, Life, Tip, by_uid, tip
 from evstore.sqlite.rows import kind_name, text_at, texts_of
-from evstore.state import MessageList, Names, Outline, Range, Reference, is_there
+from evstore.state import MessageList, Names, Outline, Range, Reference, Tail, is_there
 
 _NAME_KINDS = {KINDS.index(kind) + 1: kind for kind in FAMILY}
 _LIST_KINDS = (
@@ -226,10 +226,11 @@ class Moment:
         if life is None or life.parent is None:
             return {}
         known: dict[int, Names] = self._database.cache("forks", 256)
-        if life.number not in known:
+        names = known.get(life.number)
+        if names is None:
             shared = Moment(self._database, self._cursor, life.parent, life.fork)
-            known[life.number] = shared.names
-        return known[life.number][family]
+            names = known[life.number] = shared.names
+        return names[family]
 
     # Messages.
 
@@ -258,15 +259,31 @@ class Moment:
         return found
 
     def _carry_on(self, known: MessageList, known_seq: int) -> MessageList:
+        """Return the list of this moment by one that is known, or by older ones where it must."""
         assert self._life is not None
-        found = known.copy()
-        for segment in self._life.until(self.seq, known_seq):
-            for kind, operand in self._cursor.execute(
-                f"select kind, operand from event where id between ? and ? and {_LIST_KINDS}",
+        tails = [self._tail(known, known_seq, self.seq)]
+        # A loop, because what was taken back goes through any number of checkpoints.
+        while (base := tails[-1].base) < known_seq:
+            anchor = newest_anchor(self._cursor, self._life, base)
+            known_seq, known = anchor.seq, read_message_list(anchor)
+            tails.append(self._tail(known, known_seq, base))
+        for tail in reversed(tails):
+            known = tail.carried_on(known, self)
+        return known
+
+    def _tail(self, known: MessageList, known_seq: int, seq: int) -> Tail:
+        """Return the events after a moment whose list is known up to another."""
+        assert self._life is not None
+        rows = chain.from_iterable(
+            self._cursor.execute(
+                "select id & 0xffffffff, kind, operand from event"
+                f" where id between ? and ? and {_LIST_KINDS}",
                 segment.ids,
-            ).fetchall():
-                found.apply(self.kind(kind), operand, self)
-        return found
+            ).fetchall()
+            for segment in self._life.until(seq, known_seq)
+        )
+        events = [(seq, KINDS[kind - 1], operand) for seq, kind, operand in rows]
+        return Tail(known_seq, known.bodies, events)
 
     def messages(self, start: int, stop: int) -> list[tuple[int, str | None]]:
         """Return (seq, text of the event) for the messages with index start … stop - 1."""
@@ -300,7 +317,8 @@ class Moment:
 
     def ranges_at(self, seq: int) -> list[Range]:
         """Return the ranges of the message list as of `seq`."""
-        return Moment(self._database, self._cursor, self._life, seq).message_list().ranges.copy()
+        past = type(self)(self._database, self._cursor, self._life, seq)
+        return past.message_list().ranges.copy()
 
     # Other moments, and the batches that lie between.
 
@@ -325,7 +343,7 @@ class Moment:
             last = row[0] - 1
 
     def merged(self) -> "list[tuple[Step, Moment]]":
-        """Return the batches that merged another moment here, and those moments."""
+        """Return the part of each batch that merged another moment here, and that moment."""
         found = []
         for segment in self._life.until(self.seq) if self._life else ():
             for row in self._cursor.execute(
@@ -335,7 +353,8 @@ class Moment:
             ).fetchall():
                 source = self._source(row[2])
                 if source is not None:
-                    found.append((Step(*row), source))
+                    first, last, cause = row
+                    found.append((Step(first, min(last, segment.last), cause), source))
         return found
 
     def _source(self, cause: str) -> "Moment | None":

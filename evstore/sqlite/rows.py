@@ -31,8 +31,9 @@ def kind_name(database: Database, cursor: Cursor, number: int) -> str:
     kinds: dict[int, str] = database.cache("kinds")
     name = kinds.get(number)
     if name is None:
-        kinds.update(cursor.execute("select number, name from kind").fetchall())
-        name = kinds.get(number)
+        found: dict[int, str] = dict(cursor.execute("select number, name from kind").fetchall())
+        kinds.update(found)
+        name = found.get(number)
     if name is None:
         raise Corrupt(database.path, f"there is no kind number {number}")
     return name

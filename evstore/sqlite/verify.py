@@ -10,7 +10,7 @@ from evstore.events import ENDINGS, FAMILY, KINDS, OPERANDS, SESSION_RESTORED
 from evstore.sqlite import payload, search
 from evstore.sqlite.checkpoint import Anchor, read_outline
 from evstore.sqlite.database import Columns, Cursor, Database
-from evstore.sqlite.derived import Refolded, Shared, wrong_names
+from evstore.sqlite.derived import Refolded, Shared, strays, wrong_names
 from evstore.sqlite.finding import Finding
 from evstore.sqlite.insert import tip_at
 from evstore.sqlite.lives import SEQ_BITS, SEQ_MAX, Life, by_number
@@ -72,6 +72,11 @@ def _check_rows(cursor: Cursor) -> Iterator[Finding]:
             yield Finding(session, None, kind, what)
 
 
+def _check_strays(cursor: Cursor) -> Iterator[Finding]:
+    for _, finding in strays(cursor):
+        yield finding
+
+
 def _check_index(cursor: Cursor) -> Iterator[Finding]:
     for number, seq, what in search.differences(cursor):
         yield Finding(_id_of(cursor, number), seq, "search", what)
@@ -92,6 +97,7 @@ def check_derived(database: Database) -> Iterator[Finding]:
     yield from _each_life(
         database, lambda database, cursor, life: _Deriving(database, cursor, life).run()
     )
+    yield from _at_once(database, _check_strays)
     yield from _at_once(database, _check_index)
 
 

@@ -38,7 +38,7 @@ def holds(life: Life, name: str, value: Any) -> bool:
 
 
 def told(life: Life, now_us: int) -> tuple[Any, ...]:
-    state = life.past[-1].by(now_us)
+    state = life.at(life.head) if life.over(now_us) else life.past[-1].by(now_us)
     deadline_us = life.lease.expires_us if life.lease else None
     counts = len(state.messages), len(state.variables)
     return (life.id, life.uid, life.head, life.born_us, life.changed_us, *counts, deadline_us)
