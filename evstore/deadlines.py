@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from evstore.errors import Refused
-from evstore.events import to_microseconds
+from evstore.events import TIME_US_MAX, to_microseconds
 
 Ttl = float | timedelta | datetime  # seconds, a duration, or an aware datetime
 RENEWALS = 20  # a lease that slides is written down anew this often in its length, at most
@@ -32,7 +32,7 @@ class Lease(NamedTuple):
 def lease(ttl: Ttl, now_us: int) -> Lease:
     """Return the lease that a ttl gives now: a duration slides, a datetime is fixed.
 
-    Raises Refused unless the deadline is still to come.
+    Raises Refused unless the deadline is still to come, at a moment that a datetime can say in UTC.
     """
     if isinstance(ttl, datetime):
         found = Lease(to_microseconds(ttl), None)
@@ -41,6 +41,8 @@ def lease(ttl: Ttl, now_us: int) -> Lease:
         found = Lease(now_us + duration_us, duration_us)
     if found.expires_us <= now_us:
         raise Refused(f"ttl={ttl!r} is over at once: give a deadline that is still to come")
+    if found.expires_us > TIME_US_MAX:
+        raise Refused(f"ttl={ttl!r} is later than any datetime in UTC: leave ttl out for never")
     return found
 
 

@@ -81,6 +81,8 @@ REVERT: Final = "revert:"
 MERGE: Final = "merge:"
 RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
 _MERGED = rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})"
+_DATA_DEPTH_MAX = values.DEPTH_MAX + 1  # a value, and the object of the event that holds it
+TIME_US_MAX: Final = 253_402_300_799_999_999  # the last moment that a datetime can say
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -114,8 +116,8 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(time_us: int) -> datetime:
-    """Return the aware UTC datetime of some µs since 1970."""
-    return _EPOCH + timedelta(microseconds=time_us)
+    """Return the aware UTC datetime of some µs since 1970; what is later is the last there is."""
+    return _EPOCH + timedelta(microseconds=min(time_us, TIME_US_MAX))
 
 
 @attrs.frozen
@@ -152,7 +154,7 @@ class Event:
         """
         if self.text is None:
             return ERASED
-        return values.decode(evolution.lifted(self.kind, self.version, self.text))
+        return values.decode(evolution.lifted(self.kind, self.version, self.text), _DATA_DEPTH_MAX)
 
 
 class Body:
@@ -257,14 +259,14 @@ class Writer:
         """Return the body that appends a message."""
         return Body(MESSAGE_ADDED, None, b'{"message":%b}' % self.message(message))
 
-    def replace(self, seq: int, stored: bytes, reason: str | None) -> Body:
+    def replace(self, seq: int, stored: bytes, reason: bytes = b"") -> Body:
         """Return the body that puts a stored message in the place of what event `seq` carries."""
-        text = b'{"message":%b,"seq":%d%b}' % (stored, seq, _reason(reason))
+        text = b'{"message":%b,"seq":%d%b}' % (stored, seq, reason)
         return Body(MESSAGE_REPLACED, None, text, seq)
 
-    def remove(self, seq: int, reason: str | None) -> Body:
+    def remove(self, seq: int, reason: bytes = b"") -> Body:
         """Return the body that removes the message that event `seq` carries."""
-        return Body(MESSAGE_REMOVED, None, b'{"seq":%d%b}' % (seq, _reason(reason)), seq)
+        return Body(MESSAGE_REMOVED, None, b'{"seq":%d%b}' % (seq, reason), seq)
 
     def clear(self) -> Body:
         """Return the body that removes all messages."""
@@ -293,6 +295,16 @@ class Writer:
         _check_size(text, self.limits.message_bytes_max, "the message")
         return text
 
+    def reason(self, reason: str | None) -> bytes:
+        """Return the member that says why a message goes; raises NotStorable and TooLarge."""
+        if reason is None:
+            return b""
+        if type(reason) is not str:
+            raise NotStorable("reason", type(reason).__name__, "is not text")
+        text = values.encode(reason, root="reason")
+        _check_size(text, self.limits.message_bytes_max, "the reason")
+        return b',"reason":' + text
+
     def check_said(self, actor: str | None, key: str | None, cause: str | None) -> None:
         """Raise BadName, TooLarge or Refused for what cannot be said of a batch."""
         for what, text in (("actor", actor), ("key", key), ("cause", cause)):
@@ -320,10 +332,6 @@ def _set_text(value: bytes, deadline: int | None) -> bytes:
     return b'{"value":%b,"expires_at":%d}' % (value, deadline)
 
 
-def _reason(reason: str | None) -> bytes:
-    return b"" if reason is None else b',"reason":' + values.encode(reason, root="reason")
-
-
 def is_number_or_date(name: str) -> bool:
     """Tell whether a name reads as a sequence or as a time, and so cannot be that of a moment."""
     try:
@@ -337,7 +345,7 @@ def message_of(text: str | None) -> Any:
     if text is None:
         return ERASED
     try:
-        return values.decode(text)["message"]
+        return values.decode(text, _DATA_DEPTH_MAX)["message"]
     except (TypeError, KeyError) as error:
         raise Corrupt("", "an event carries no message") from error
 

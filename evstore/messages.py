@@ -153,15 +153,16 @@ class Messages(Sequence[Any]):
             nonlocal message
             seq, text = _find(present, index)
             message = message_of(text)
-            return [self._removal(seq, None)]
+            return [self._removal(seq)]
 
         return self._side.say(Decided(MESSAGE_REMOVED, decide), lambda _: message)
 
     def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
-        """Remove the message at an index; raises IndexError."""
+        """Remove the message at an index; raises IndexError, and NotStorable for a reason."""
+        why = self._side.writer.reason(reason)
 
         def decide(present: Present) -> Said:
-            return [self._removal(_find(present, index)[0], reason)]
+            return [self._removal(_find(present, index)[0], why)]
 
         return self._side.say(Decided(MESSAGE_REMOVED, decide), recorded)
 
@@ -170,13 +171,13 @@ class Messages(Sequence[Any]):
     ) -> Sequence[Event]:
         """Put another message in the place of one; raises IndexError, NotStorable, TooLarge."""
         replace = self._side.writer.replace
-        stored = self._side.writer.message(message)
+        stored, why = self._side.writer.message(message), self._side.writer.reason(reason)
 
         def decide(present: Present) -> Said:
             seq, _ = _find(present, index)
             if seq < 0:
-                return [lambda first: replace(first - seq - 1, stored, reason)]
-            return [replace(seq, stored, reason)]
+                return [lambda first: replace(first - seq - 1, stored, why)]
+            return [replace(seq, stored, why)]
 
         return self._side.say(Decided(MESSAGE_REPLACED, decide), recorded)
 
@@ -186,11 +187,11 @@ class Messages(Sequence[Any]):
         decide = Decided(MESSAGES_CLEARED, lambda now: [body] if now.message_count() else ())
         return self._side.say(decide, recorded)
 
-    def _removal(self, seq: int, reason: str | None) -> Body | Later:
+    def _removal(self, seq: int, why: bytes = b"") -> Body | Later:
         remove = self._side.writer.remove
         if seq < 0:  # A message of this very batch: its seq is known at the commit.
-            return lambda first: remove(first - seq - 1, reason)
-        return remove(seq, reason)
+            return lambda first: remove(first - seq - 1, why)
+        return remove(seq, why)
 
 
 def _find(present: Present, index: int) -> tuple[int, str | None]:

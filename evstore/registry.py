@@ -6,6 +6,7 @@ own type, so that nothing is lost to an annotation that says less than the objec
 
 import dataclasses
 import enum
+import functools
 import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -88,14 +89,16 @@ def register(
 
     attrs and dataclass classes, pydantic models, Enums, numpy arrays and scalars, and subclasses of
     storable types need no more; what is inside an object is stored by its own type, so its class is
-    registered too. For others give `encode(object)`, which returns something storable, and
-    `decode(data)`. `upcast(data, version)` brings data of an older version up to this one.
+    registered too. Fields come back as they were: no converter and no `__post_init__` runs again,
+    and an object with attributes beside them is NotStorable. For others give `encode(object)`,
+    which returns something storable, and `decode(data)`. `upcast(data, version)` brings data of an
+    older version up to this one; versions count from 1.
 
     Raises Refused where nothing is known about how to store the class, or another has the name.
     """
     name = Limits().check_name("the name of a class", cls.__name__ if name is None else name)
-    if type(version) is not int or not 0 <= version <= VERSION_MAX:
-        raise Refused(f"version {version!r} cannot be counted: give a number from 0")
+    if type(version) is not int or not 1 <= version <= VERSION_MAX:
+        raise Refused(f"version {version!r} cannot be counted: give a number from 1")
     known = by_name.get(name)
     if known is not None and origin(known.cls) != origin(cls):
         other = f"{known.cls.__module__}.{known.cls.__qualname__}"
@@ -118,7 +121,7 @@ def _codec(cls: type) -> Codec | None:
     if issubclass(cls, enum.Flag):  # A combination of members has no name of its own.
         return (lambda member: member.value), cls
     if issubclass(cls, enum.Enum):
-        return (lambda member: member.name), cls.__getitem__
+        return (lambda member: member.name), lambda name: cls[name]
     if attrs.has(cls) or dataclasses.is_dataclass(cls):
         return _by_fields(cls)
     if hasattr(cls, "model_construct"):
@@ -133,26 +136,66 @@ def _codec(cls: type) -> Codec | None:
     return None
 
 
-def _by_fields(cls: type) -> Codec:
-    """Store an attrs or dataclass object as the dict of its fields."""
+def _by_fields(cls: Any) -> Codec | None:
+    """Store an attrs or dataclass object as the dict of its fields, which come back as they were.
+
+    The class makes an object anew only where fields were added since, for their defaults.
+    """
     import cattrs
     from cattrs.gen import make_dict_structure_fn
 
-    names = [
-        field.name for field in (attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls))
-    ]
+    try:
+        object.__new__(cls)
+    except TypeError:  # It is more than its attributes, as an exception is.
+        return None
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    names = dict.fromkeys(field.name for field in fields)
+    known = names.keys() | _made_again(cls)
     # What is inside a field is left as it is, whatever the annotation says.
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook_func(lambda _kind: True, _left)
     for kind in (str, int, float, bool, bytes):  # These come before all functions.
         converter.register_structure_hook(kind, _left)
+    parameters = getattr(cls, "__parameters__", ())
+    of_anything = cls[(Any,) * len(parameters)] if parameters else cls
     structure: Callable[[Any, Any], Any] = make_dict_structure_fn(
-        cls, converter, _cattrs_include_init_false=True, _cattrs_forbid_extra_keys=True
+        of_anything, converter, _cattrs_include_init_false=True, _cattrs_forbid_extra_keys=True
     )
-    return (
-        lambda value: {name: getattr(value, name) for name in names},
-        lambda data: structure(data, cls),
-    )
+
+    def encode(value: Any) -> dict[str, Any]:
+        if beside := _attributes(value) - known:
+            told = f"it has attributes beside its fields ({', '.join(sorted(beside))})"
+            raise TypeError(f"{told}: register it with encode= and decode=")
+        return {name: getattr(value, name) for name in names}
+
+    def decode(data: Any) -> Any:
+        made = object.__new__(cls) if data.keys() == names.keys() else structure(data, cls)
+        for name, item in data.items():
+            object.__setattr__(made, name, item)
+        return made
+
+    return encode, decode
+
+
+def _attributes(value: object) -> set[str]:
+    """Return the names of all that an object holds, in its dict and in its slots."""
+    state = object.__getstate__(value)
+    held = state if isinstance(state, tuple) else (state,)
+    return {name for names in held for name in names or ()}
+
+
+def _made_again(cls: type) -> set[str]:
+    """Return the attributes that are no data: cached properties, and the arguments of a generic.
+
+    The hash that attrs caches is none of them, because nothing would make it again.
+    """
+    names = {"__orig_class__"}
+    for base in cls.__mro__:
+        own = vars(base)
+        names.update(name for name in own if isinstance(own[name], functools.cached_property))
+        if "__attrs_attrs__" in own:  # With slots, attrs puts cached properties into them.
+            names.update(own.get("__slots__", ()))
+    return names - {"_attrs_cached_hash"}
 
 
 def _left(value: Any, _kind: Any) -> Any:
@@ -161,6 +204,10 @@ def _left(value: Any, _kind: Any) -> Any:
 
 def _by_pydantic(cls: Any) -> Codec:
     """Store a pydantic model as the dict of its fields, not validated again when it comes back."""
+    made_again = _made_again(cls) - cls.model_fields.keys()
+
+    def encode(value: Any) -> dict[str, Any]:
+        return {name: item for name, item in value if name not in made_again}
 
     def decode(data: Any) -> Any:
         needed = {name for name, field in cls.model_fields.items() if field.is_required()}
@@ -171,7 +218,7 @@ def _by_pydantic(cls: Any) -> Codec:
             raise TypeError(f"there are no fields {sorted(extra)}")
         return cls.model_construct(**data)
 
-    return dict, decode
+    return encode, decode
 
 
 def _is_numpy(cls: type) -> bool:

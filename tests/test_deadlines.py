@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import apsw
@@ -20,11 +20,13 @@ from evstore.errors import (
     SessionNotFound,
     TooMany,
 )
+from evstore.events import from_microseconds, to_microseconds
 from evstore.transfer.jsonlines import export_lines, import_lines
 from tests.event_schemas import check_store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock:
@@ -404,6 +406,43 @@ def test_a_ttl_that_is_none_is_refused(store: evstore.Store, ttl):
     with pytest.raises(Refused):
         store.session("trip", ttl=ttl)
     assert 0 == trip.head
+
+
+NEVER = datetime.max.replace(tzinfo=timezone(-HOUR))  # beyond the year 9999 in UTC
+
+
+def test_a_deadline_beyond_all_datetimes_is_refused(path: Path, clock: Clock):
+    """The last moment that UTC can say is a deadline; what is later is refused at every door."""
+    last = datetime.max.replace(tzinfo=UTC)
+    with (
+        pytest.raises(Refused, match="leave ttl out"),
+        evstore.open(path, ttl=NEVER, clock=clock) as store,
+    ):
+        store.session("born").variables["city"] = "Rome"
+    with evstore.open(path, clock=clock) as store:
+        trip = store.session("trip", ttl=last)
+        trip.variables.set("seat", "12A", ttl=last)
+        for act in (
+            lambda: trip.variables.set("seat", "12B", ttl=NEVER),
+            lambda: store.session("trip", ttl=NEVER).touch(),
+            lambda: store.session(uid=trip.uid, ttl=NEVER),
+        ):
+            with pytest.raises(Refused, match="leave ttl out"):
+                act()
+        clock.time = last - HOUR
+        with pytest.raises(Refused, match="leave ttl out"):
+            trip.variables.set("seat", "12B", ttl=2 * HOUR)
+        assert [last] == [info.expires_at for info in store.sessions()]
+        assert (1, last) == (trip.head, trip.variables.info("seat").expires_at)
+        trip.variables["city"] = "Rome"
+        assert 1 == store.backup(path.with_suffix(".copy"), at=1)
+
+
+def test_a_deadline_recorded_beyond_all_datetimes_is_read_as_the_last_one():
+    """A moment that no datetime can say is shown as the last that one can."""
+    last = datetime.max.replace(tzinfo=UTC)
+    assert last == from_microseconds(to_microseconds(NEVER)) == from_microseconds(1 << 62)
+    assert last - MICROSECOND == from_microseconds(to_microseconds(last) - 1)
 
 
 def test_metadata_has_no_deadline(store: evstore.Store):

@@ -83,6 +83,17 @@ def test_messages_have_a_size(request, trip):
     assert (61, 60) == numbers(refused(TooLarge, messages.replace, 0, message(61)))
 
 
+def test_reasons_have_a_size(request, trip):
+    """The reason of a removal or replacement is as large as a message at most."""
+    request.node.expected_head = 4
+    messages = trip.messages
+    messages.append(message(60))
+    messages.replace(0, message(60), "x" * 58)
+    assert (61, 60) == numbers(refused(TooLarge, messages.replace, 0, message(60), "x" * 59))
+    assert (61, 60) == numbers(refused(TooLarge, messages.remove, 0, "x" * 59))
+    messages.remove(0, "é" * 29)
+
+
 def test_data_of_own_events_has_a_size(request, trip):
     """The data of an application's event is as large as a message at most."""
     request.node.expected_head = 2
@@ -144,20 +155,20 @@ def test_a_batch_counts_its_variables(trip):
 
 
 def test_metadata_has_a_size_in_all(request, trip):
-    """The values of a session's metadata take 30 bytes together, and not one more."""
+    """The names and values of a session's metadata take 30 bytes together, and not one more."""
     request.node.expected_head = 4
-    trip.metadata["a"] = "x" * 13
-    trip.metadata["b"] = "x" * 13
-    assert (31, 30) == numbers(refused(TooLarge, trip.metadata.set, "c", 1))
-    assert (31, 30) == numbers(refused(TooLarge, trip.metadata.set, "b", "x" * 14))
+    trip.metadata["a"] = "x" * 12
+    trip.metadata["b"] = "x" * 12
+    assert (32, 30) == numbers(refused(TooLarge, trip.metadata.set, "c", 1))
+    assert (31, 30) == numbers(refused(TooLarge, trip.metadata.set, "b", "x" * 13))
     del trip.metadata["a"]
-    assert {"b": "x" * 13} == dict(trip.metadata)
+    assert {"b": "x" * 12} == dict(trip.metadata)
 
 
 def test_metadata_at_birth_has_a_size(trip):
     """Metadata that is given with a session is held to the same limits."""
     with evstore.open(":memory:", limits=LIMITS) as store:
-        born = store.session("s", metadata={"a": "x" * 13, "b": "x" * 14})
+        born = store.session("s", metadata={"a": "x" * 12, "b": "x" * 13})
         assert (31, 30) == numbers(refused(TooLarge, born.messages.append, message(30)))
         assert (0, 0) == (born.head, store.stats().batches)
         refused(TooLarge, store.session, "s", metadata={"a": "x" * 19})

@@ -289,6 +289,26 @@ def test_the_events_name_what_they_touch(session: evstore.Session):
     ] == [(event.kind, event.data) for event in session.events(after=3)]
 
 
+@pytest.mark.parametrize("reason", [5, b"wrong", ["wrong"], "\ud800"], ids=repr)
+def test_a_reason_is_text(session: evstore.Session, reason: Any):
+    """Why a message goes is said in text; anything else is refused, and nothing is written."""
+    session.messages.append(said(1))
+    for write in (
+        lambda messages: messages.remove(0, reason),
+        lambda messages: messages.replace(0, said(2), reason),
+    ):
+        with pytest.raises(NotStorable, match="reason"):
+            write(session.messages)
+        with session.batch() as batch, pytest.raises(NotStorable, match="reason"):
+            write(batch.messages)
+    assert 1 == session.head
+    with session.batch() as batch:
+        batch.messages.append(said(2))
+        with pytest.raises(NotStorable, match="reason"):
+            batch.messages.remove(-1, reason)
+    assert [1, 2] == contents(session.messages)
+
+
 def test_clearing_an_empty_list_writes_nothing(session: evstore.Session):
     """A step that changes nothing is no event."""
     session.messages.clear()

@@ -1,15 +1,16 @@
 """Objects of registered classes come back as they were, also where a class is not registered."""
 
 import enum
+import functools
 import subprocess
 import sys
 import uuid
 from collections import Counter, OrderedDict, defaultdict, namedtuple
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 import numpy as np
@@ -86,6 +87,18 @@ class Right(enum.Flag):
     WRITE = 2
 
 
+class Mode(enum.StrEnum):
+    FAST = "fast"
+
+
+class Corner(tuple[int, int], enum.Enum):  # noqa: SLOT001 - members have names
+    LEFT = (0, 0)
+
+
+class Letter(bytes, enum.Enum):
+    A = b"a"
+
+
 class Spot(NamedTuple):
     row: int
     column: Any = None
@@ -124,6 +137,137 @@ def test_fields_are_left_as_they_are():
     assert fingerprint(attrs.astuple(loose)) == fingerprint(attrs.astuple(back(loose)))
 
 
+def from_text(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@attrs.frozen
+class Price:
+    cents: int = attrs.field(converter=lambda euros: euros * 100)
+    at: datetime = attrs.field(converter=from_text)
+
+    @functools.cached_property
+    def euros(self) -> float:
+        return self.cents / 100
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Line(Generic[T]):
+    net: float
+    rate: InitVar[float]
+    gross: float = field(init=False)
+    label: T | None = None
+
+    def __post_init__(self, rate: float) -> None:
+        self.net = round(self.net, 2)
+        self.gross = self.net * rate
+
+    @functools.cached_property
+    def tax(self) -> float:
+        return self.gross - self.net
+
+
+@dataclass(frozen=True, slots=True)
+class Tight:
+    text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text + "!")
+
+
+def test_reading_makes_nothing_anew():
+    """What a class does to its fields when an object is made is not done again when it is read."""
+    price, line = Price(12, "2026-01-01"), Line[str](100.0, rate=1.19)
+    assert (12.0, 19.0) == (price.euros, line.tax)
+    line.net = 1 / 3
+    for value in (price, line, Tight("x")):
+        evstore.register(type(value))
+        text = values.encode(value)
+        again = values.decode(text)
+        assert value == again
+        assert text == values.encode(again)
+    assert 12.0 == back(price).euros
+
+
+def test_a_field_added_since_gets_its_default():
+    """Where data lacks a field, that gets the default of the class, and the others stay."""
+
+    @attrs.define
+    class Order:
+        price: int = attrs.field(converter=lambda euros: euros * 100)
+        count: Any = attrs.field(default="1", converter=int)
+        notes: list[str] = attrs.field(factory=list)
+        twice: int = attrs.field(init=False, default=attrs.Factory(lambda it: 2 * it.count, True))
+
+    examples: list[tuple[type, Any, Any]] = [
+        (Order, {"price": 500}, {"price": 500, "count": 1, "notes": [], "twice": 2}),
+        (Order, {"price": 5, "count": 3, "twice": 1}, {"count": 3, "notes": [], "twice": 1}),
+        (Trip, {"name": "Rome"}, {"name": "Rome", "stops": [], "budget": None}),
+    ]
+    for cls, data, fields in examples:
+        evstore.register(cls)
+        found = values.decode(values.encode(evstore.Unregistered(cls.__name__, 1, data)))
+        assert fields == {name: getattr(found, name) for name in fields}
+    for refused in ({}, {"price": 1, "gone": 2}, [1], "price"):
+        with pytest.raises(NotUpcast, match="version 1 of 'Order' cannot be brought up"):
+            values.decode(values.encode(evstore.Unregistered("Order", 1, refused)))
+
+
+@attrs.define(slots=False)
+class Loose:
+    text: str
+
+
+class Noted(Loose):
+    pass
+
+
+class Slotted:
+    __slots__ = ("author",)
+
+
+@attrs.define
+class Signed(Slotted):
+    text: str
+
+
+@dataclass
+class Plain:
+    text: str
+
+
+@pytest.mark.parametrize("cls", [Loose, Noted, Signed, Plain])
+def test_attributes_that_are_no_fields_are_not_lost(cls):
+    """An object with attributes beside its fields is refused, with their names."""
+    evstore.register(cls)
+    note = cls("x")
+    assert "x" == back(note).text
+    note.author = "ada"
+    with pytest.raises(NotStorable, match=r"beside its fields \(author\)"):
+        values.encode(note)
+
+
+def test_what_is_more_than_its_fields_is_not_stored_as_fields():
+    """A class with fields that is an exception or a built-in type besides needs its own codec."""
+
+    @attrs.define
+    class Failed(Exception):
+        tool: str
+
+    @dataclass
+    class Listed(list[int]):
+        name: str
+
+    for cls in (Failed, Listed):
+        with pytest.raises(Refused, match="give encode= and decode="):
+            evstore.register(cls)
+    evstore.register(Failed, encode=attrs.asdict, decode=lambda data: Failed(**data))
+    assert "search" == back(Failed("search")).tool
+
+
 def test_dataclass_objects_come_back():
     """A dataclass object comes back with the objects inside it, whatever the annotations say."""
     evstore.register(Point)
@@ -155,8 +299,28 @@ def test_pydantic_models_come_back():
             values.decode(values.encode(evstore.Unregistered("Animal", 1, data)))
 
 
+def test_cached_properties_are_no_data():
+    """What a model has cached of its fields is not stored, and is computed again."""
+
+    class Square(pydantic.BaseModel):
+        side: int
+
+        @functools.cached_property
+        def area(self) -> int:
+            return self.side**2
+
+    evstore.register(Square)
+    square = Square(side=3)
+    text = values.encode(square)
+    assert 9 == square.area
+    assert text == values.encode(square)
+    assert 9 == back(square).area
+
+
 @pytest.mark.parametrize(
-    "member", [*Colour, *Level, Right.READ, Right.READ | Right.WRITE, Right(0)]
+    "member",
+    [*Colour, *Level, *Mode, *Corner, *Letter, Right.READ, Right.READ | Right.WRITE, Right(0)],
+    ids=repr,
 )
 def test_enum_members_come_back(member):
     """A member of an Enum comes back as the one member that it is."""
@@ -403,7 +567,7 @@ def test_what_cannot_be_registered_is_refused():
             evstore.register(cls)
     with pytest.raises(BadName):
         evstore.register(Point, name="a\0b")
-    for version in (-1, 1.5, True, 1 << 31):
+    for version in (0, -1, 1.5, True, 1 << 31):
         with pytest.raises(Refused, match="version"):
             evstore.register(Point, version=version)  # type: ignore[arg-type]
 

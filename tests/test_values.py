@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from evstore import values
 from evstore.errors import Corrupt, NotStorable, Unavailable
 from evstore.tags import FROM_TAG
+from evstore.transfer import chosen
 from tests.values_strategy import fingerprint, keys, messages, plain_json, same, scalars, storable
 
 ROME = ZoneInfo("Europe/Rome")
@@ -289,6 +290,30 @@ def test_depth_is_bounded(kind):
     assert 1 == SQL.cursor().execute("select json_valid(?)", (text,)).get
     with pytest.raises(NotStorable, match="deeper than 100 levels"):
         values.encode(nested(101, wrap, innermost))
+
+
+def test_what_is_deep_is_read_wherever_it_is_recorded(session):
+    """What is stored at the greatest depth is read from variables, messages and events alike."""
+    deep = nested(99, WRAPS["list"][0], (1,))
+    message = {"role": "user", "content": nested(99, WRAPS["tuple"][0], (1,))}
+    (first,) = session.variables.set("deep", [deep])
+    session.messages.append(message)
+    session.record("app.deep", [deep])
+    with session.batch() as batch:
+        batch.messages.append(message)
+        assert message == batch.messages[-1]
+    assert [deep] == session.variables["deep"] == first.data["value"]
+    assert [message, message] == session.messages[:] == list(session.messages)
+    assert [
+        {"value": [deep]},
+        {"message": message},
+        [deep],
+        {"message": message},
+    ] == [event.data for event in session.events()]
+    for said in chosen.messages(session.view()):
+        assert orjson.loads(values.encode(message)) == said.message()
+    with pytest.raises(NotStorable, match="deeper than 100 levels"):
+        session.messages.append(message | {"content": (message["content"],)})
 
 
 def test_depth_of_keys_is_bounded():

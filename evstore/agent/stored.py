@@ -46,7 +46,7 @@ class SqliteStorage:
             kept = _shared([text for _, text in stored], wanted)
             for message in history[kept:]:
                 json_text(message, writer)
-            gone = [writer.remove(seq, None) for seq, _ in reversed(stored[kept:])]
+            gone = [writer.remove(seq) for seq, _ in reversed(stored[kept:])]
             if len(gone) > kept:  # Then to begin anew takes fewer events.
                 gone, kept = [writer.clear()], 0
             born = [] if is_born else [writer.record(CREATED, None)]

@@ -15,6 +15,7 @@ from evstore.events import (
     MESSAGE_REPLACED,
     OPERANDS,
     SETS,
+    TIME_US_MAX,
     Body,
     value_text,
 )
@@ -35,7 +36,6 @@ from evstore.sqlite.lives import Life, by_uid
 from evstore.sqlite.read import Moment
 
 WHAT_IS_ADOPTED = "what is imported"  # where it is damaged, and not the store itself
-_TIME_US_MAX = 253_402_300_799_999_999  # the last moment that a datetime can say
 
 
 def adopt(
@@ -186,7 +186,7 @@ def _is_set(text: bytes, deadline: Any) -> bool:
     """Tell whether a text is `{"value":…}`, or that with its deadline, and nothing else."""
     end = b"}"
     if deadline is not None:
-        if type(deadline) is not int or not 0 <= deadline <= _TIME_US_MAX:
+        if type(deadline) is not int or not 0 <= deadline <= TIME_US_MAX:
             return False
         end = b',"expires_at":%d}' % deadline
     try:

@@ -26,11 +26,11 @@ import orjson
 
 from evstore.chain import Batch, Birth, Entry
 from evstore.errors import FromTheFuture, Refused
+from evstore.events import TIME_US_MAX
 from evstore.limits import Limits
 
 VERSION = 1
 _SEQ_MAX = (1 << 32) - 1
-_TIME_US_MAX = 253_402_300_799_999_999  # the last moment that a datetime can say
 _VERSION_MAX = (1 << 31) - 1
 _COUNT_MAX = 1 << 62
 _UID_BYTES, _SALT_BYTES, _HASH_BYTES = 16, 16, 32
@@ -145,7 +145,7 @@ class Reader:
         batch = Batch(
             uid=fields.hexadecimal("batch", _UID_BYTES),
             first=fields.number("first", _SEQ_MAX, 1),
-            time_us=fields.number("time", _TIME_US_MAX),
+            time_us=fields.number("time", TIME_US_MAX),
             actor=fields.name("actor"),
             cause=fields.name("cause"),
             key=fields.name("key"),
@@ -168,7 +168,7 @@ def _birth(fields: "_Fields") -> Birth:
     birth = Birth(
         uid=fields.hexadecimal("birth", _UID_BYTES),
         id=None if forgotten else _NAMES.check_session_id(fields.text("id")),
-        created_us=fields.number("created", _TIME_US_MAX),
+        created_us=fields.number("created", TIME_US_MAX),
         parent_uid=fields.hexadecimal("parent", _UID_BYTES) if is_fork else None,
         fork=fields.number("fork", _SEQ_MAX - 1) if is_fork else None,
         salt=None if forgotten else fields.hexadecimal("salt", _SALT_BYTES),
