@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from typing import Any, NamedTuple, Self
 
 from evstore import doors
@@ -60,6 +61,17 @@ class _Overlay:
         self._first = 0  # the ordinal that the first message of this batch gets
         self._bodies: list[int] = []  # which of what was said carries each message of this batch
         self._seen = 0  # how much of what was said
+
+    def still(self) -> "_Overlay":
+        """Return a copy of what is seen now, to which nothing is said any more."""
+        still = copy(self.looked())
+        still.part()
+        return still
+
+    def part(self) -> None:
+        """Share nothing that changes with the one of which it is a copy."""
+        self.said, self._bodies = self.said.copy(), self._bodies.copy()
+        self._names, self._messages = self._names.copy(), self._list().copy()
 
     def looked(self) -> "_Overlay":
         """Return it with all that was said so far."""
@@ -211,6 +223,7 @@ class Batch:
         self._overlay = _Overlay(entry, actor)
         self._drafted = drafted
         self._settle = settle
+        self._entered = False
         self._open = False
         self._commits = True
         self._events: Sequence[Event] = ()
@@ -235,8 +248,10 @@ class Batch:
         self.say([self._writer.record(kind, data, version)], nothing)
 
     def __enter__(self) -> Self:
-        """Begin."""
-        self._open = True
+        """Begin; raises Closed for a batch that had its block."""
+        if self._entered:
+            raise Closed("the batch had its block", "begin another one for another block")
+        self._entered = self._open = True
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -251,7 +266,7 @@ class Batch:
 
     def end(self) -> None:
         """Take no more."""
-        self._open = False
+        self._entered, self._open = True, False
 
     def fetch(self) -> Self:
         """Read all names and the list of messages now, so that the block waits for no disk."""
@@ -287,8 +302,15 @@ class Batch:
         return self._overlay.looked().variable(family, name)
 
     def still(self) -> Side:
-        """Return a side that does not move while it is read: itself."""
-        return self
+        """Return a side that stays where this batch is now."""
+        still = copy(self)
+        still.part()
+        return still
+
+    def part(self) -> None:
+        """Take no more, and go on showing what is there now: this is a copy of a batch."""
+        self.end()
+        self._overlay = self._overlay.still()
 
     def say(
         self,

@@ -78,11 +78,15 @@ class Conflict(EvstoreError):
     session: str
     expected: Any
     actual: Any
+    name: str | None = None  # of the variable, where that is what was expected elsewhere
 
     def __str__(self) -> str:
         """Return the sentence."""
+        what = f"session {self.session!r}"
+        if self.name is not None:
+            what = f"{self.name!r} in {what}"
         return (
-            f"session {self.session!r} was expected at {self.expected} and is at {self.actual}: "
+            f"{what} was expected at {self.expected} and is at {self.actual}: "
             "read it again and retry"
         )
 

@@ -64,7 +64,10 @@ class Gain:
 
 @attrs.frozen
 class Stats:
-    """How much a store holds; `text_bytes` is before encoding, `data_bytes` after."""
+    """How much a store holds; `text_bytes` is before encoding, `data_bytes` after.
+
+    A session counts as ended from its deadline on, swept or not.
+    """
 
     path: str
     sessions: int

@@ -24,7 +24,7 @@ from evstore.events import (
     to_microseconds,
 )
 from evstore.moments import When, seq_of
-from evstore.sides import Found, Present, Side
+from evstore.sides import Found, Present, Side, is_name
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
@@ -200,26 +200,24 @@ class Session:
         """Return an iterator of the events from now on, or after a seq or an event; it waits.
 
         It waits for the birth, and after an end as well, since the life may be restored. Of a fork
-        born meanwhile it shows the shared past for `after=0` only. Raises Refused.
+        born meanwhile it shows the shared past for `after=0` only. To watch is no use that moves
+        the deadline of the session. Raises Refused.
         """
         position = self._engine.position()
-        with self._look() as moment:
+        with self._look_first(renews=False) as moment:
             life, head = moment.life, moment.seq
         return later.watch.of_session(self._engine, self._id, life, head, after, position)
 
     def history(self, name: str) -> Iterator[Event]:
         """Yield all events about a variable, the newest first, deletions included."""
         with self._look() as moment:
-            newest = moment.newest(VARIABLES, name)
-        seq = newest.seq if newest else None
-        while seq is not None and self._life is not None:
-            page, seq = self._engine.history(self._life, seq)
-            yield from page
+            newest = moment.newest(VARIABLES, name) if is_name(name) else None
+        return view.history(self._engine, self._life, newest.seq if newest else None)
 
     def blame(self, name: str) -> Event:
         """Return the event that set a variable; raises KeyError where it is absent."""
         with self._look() as moment:
-            found = moment.variable(VARIABLES, name)
+            found = moment.variable(VARIABLES, name) if is_name(name) else None
         if found is None or self._life is None:
             raise KeyError(name)
         (event,), _ = self._engine.history(self._life, found.seq, 1)
@@ -280,8 +278,10 @@ class Session:
         Raises Refused for a session without a common ancestor.
         """
         theirs = (other if isinstance(other, View) else other.view()).place
-        if theirs.engine.identity != self._engine.identity or theirs.life is None:
+        if theirs.engine.identity != self._engine.identity:
             raise Refused("only a session of the same store can be merged")
+        if theirs.life is None:
+            raise Refused("a session that was never written has nothing to merge")
         decision = later.merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
         events = self._append(decision, cause=decision.cause)
         return later.merge.Merge(tuple(events), decision.conflicts)
@@ -384,10 +384,12 @@ class Session:
         return self._engine.moment(self._id, self._life)
 
     @contextmanager
-    def _look_first(self) -> Iterator[Moment]:
-        """Look at a session whose life is not known yet, or over."""
-        engine = self._engine
-        over = engine.past(self._life, None) if self._ended else engine.moment(self._id)
-        with over as moment:
+    def _look_first(self, *, renews: bool = True) -> Iterator[Moment]:
+        """Look at a session whose life may not be known yet, or be over."""
+        engine, life = self._engine, self._life
+        looking = (
+            engine.past(life, None) if self._ended else engine.moment(self._id, life, renews=renews)
+        )
+        with looking as moment:
             self._life = moment.life
             yield moment

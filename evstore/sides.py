@@ -7,7 +7,7 @@ it asks its side what is there (`look`) and tells it what happened (`say`).
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from evstore.events import Event, Said, Writer, from_microseconds
 
@@ -26,6 +26,11 @@ def nothing(_events: Sequence[Event]) -> None:
 def shown_time(time_us: int | None) -> datetime | None:
     """Return the datetime of some µs since 1970, where there are any yet."""
     return None if time_us is None else from_microseconds(time_us)
+
+
+def is_name(name: object) -> TypeGuard[str]:
+    """Tell whether something can be a name, for what is only asked for."""
+    return isinstance(name, str)
 
 
 class Decided:

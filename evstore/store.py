@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from evstore import later
 from evstore.deadlines import Ttl, lease
-from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
+from evstore.errors import BadName, Refused, SessionNotFound, Unavailable, Unsupported
 from evstore.events import (
     METADATA,
     SESSION_DELETED,
@@ -62,9 +62,11 @@ def open(
         raise Refused(f"durability {durability!r} is unknown: give 'full' or 'normal'")
     if actor is not None:
         limits.check_name("actor", actor)
-    now = None if clock is None else lambda: to_microseconds(clock())
+    now = _system_time if clock is None else lambda: to_microseconds(clock())
+    if ttl is not None:
+        lease(ttl, now())
     engine = Engine(
-        _path(target),
+        path_of(target),
         durability=durability,
         read_only=read_only,
         create=create,
@@ -75,19 +77,38 @@ def open(
     return Store(engine, Writer(limits, fallback, engine.clock), actor)
 
 
-def _path(target: str | os.PathLike[str]) -> str:
+def _system_time() -> int:
+    return time.time_ns() // 1000
+
+
+def path_of(target: str | os.PathLike[str]) -> str:
+    """Return the path that `open` takes a target for, or `:memory:`.
+
+    Raises Unsupported for another scheme, and Unavailable for what can be no path.
+    """
     if not isinstance(target, str):
         from pathlib import Path  # Whoever gives a path has loaded it.
 
-        return os.path.abspath(Path(target))  # so that no name is mistaken for `:memory:`
+        return _checked(os.path.abspath(Path(target)))  # that no name is mistaken for `:memory:`
     if target in (MEMORY, "memory:"):
         return MEMORY
     scheme, colon, rest = target.partition(":")
     if not colon or scheme not in _SCHEMES:
-        return target
+        return _checked(target)
     if scheme != "sqlite":
         raise Unsupported("this version of evstore", f"{scheme}: stores; give a path")
-    return rest.removeprefix("//")
+    return _checked(rest.removeprefix("//"))
+
+
+def _checked(path: str) -> str:
+    """Return a path; raises Unavailable where SQLite, which takes UTF-8 up to a NUL, would not."""
+    try:
+        if "\0" not in path:
+            os.path.realpath(path).encode()
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise Unavailable(repr(path), "its name is no UTF-8, or holds a NUL: give it another name")
 
 
 class Store:
@@ -115,7 +136,8 @@ class Store:
         Without an id it gets a new one, a UUIDv7. With `create=False` it has to live, or it is
         SessionNotFound. `uid` opens any life, an ended one for reading only. `ttl` is how long it
         lives, told at the next write or `touch`: seconds or a timedelta from its last use on, or an
-        aware datetime. `metadata` is recorded with its birth, and ignored later.
+        aware datetime. `metadata` is recorded with its birth, ahead of what brings that about,
+        which does not see it yet; later it is ignored.
         """
         if actor is not None:
             self._writer.limits.check_name("actor", actor)
@@ -276,7 +298,10 @@ class Store:
     # The file.
 
     def stats(self) -> "later.results.Stats":
-        """Return how much the store holds; reads the whole log once."""
+        """Return how much the store holds; reads the whole log once.
+
+        A session counts as ended from its deadline on, swept or not.
+        """
         counts = self._engine.counts()
         path = self._engine.path
         wal = f"{path}-wal"
@@ -311,7 +336,7 @@ class Store:
         Corrupt where the store is damaged.
         """
         until = None if at is None else position_of(self._engine, at)
-        return self._engine.backup(os.path.abspath(os.fspath(path)), until, progress)
+        return self._engine.backup(_checked(os.path.abspath(os.fspath(path))), until, progress)
 
     def compact(self) -> "later.results.Gain":
         """Encode the log anew as tightly as it goes, and make the file smaller by what that saves.

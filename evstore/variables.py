@@ -16,7 +16,7 @@ from evstore import observing, values
 from evstore.deadlines import Ttl, lease
 from evstore.errors import Refused
 from evstore.events import ANY, DELETIONS, ERASED, SETS, VARIABLES, Event, Said, Sentinel
-from evstore.sides import Decided, Found, Present, Side, nothing, recorded, shown_time
+from evstore.sides import Decided, Found, Present, Side, is_name, nothing, recorded, shown_time
 from evstore.state import VariableInfo
 
 _NO_DEFAULT: Any = object()
@@ -116,7 +116,7 @@ class Variables(MutableMapping[str, Any]):
 
     def _find(self, present: Side | Present, name: object) -> Found | None:
         """Return what a name stands for; what cannot be a name stands for nothing."""
-        return present.variable(self._family, name) if isinstance(name, str) else None
+        return present.variable(self._family, name) if is_name(name) else None
 
     def _all(self) -> Mapping[str, Found]:
         with self._side.look() as present:
@@ -137,6 +137,7 @@ class Variables(MutableMapping[str, Any]):
         """Set a variable and return the recorded events.
 
         `expect` is the seq of the event that last set it, or ABSENT; otherwise it is a Conflict.
+        In a batch it may be one that `info` tells of the batch's own events.
         From its deadline on it is absent: `ttl` seconds or a timedelta from now, or an aware
         datetime. Raises NotStorable, TooLarge, TooMany, BadName, and Refused for a bad ttl.
         """
@@ -149,7 +150,13 @@ class Variables(MutableMapping[str, Any]):
 
     def __delitem__(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
-        self.pop(name)
+
+        def decide(present: Present) -> Said:
+            if self._find(present, name) is None:
+                raise KeyError(name)
+            return [self._side.writer.delete(self._family, name)]
+
+        return self._side.say(Decided(DELETIONS[self._family], decide), nothing)
 
     @overload
     def pop(self, name: str, /) -> Any: ...
@@ -164,10 +171,8 @@ class Variables(MutableMapping[str, Any]):
             found = self._find(present, name)
             if found is None and default is _NO_DEFAULT:
                 raise KeyError(name)
-            if found is None:
-                return ()
-            value = value_of(found)
-            return [self._side.writer.delete(self._family, name)]
+            value = default if found is None else value_of(found)
+            return () if found is None else [self._side.writer.delete(self._family, name)]
 
         return self._side.say(Decided(DELETIONS[self._family], decide), lambda _: value)
 
@@ -195,10 +200,8 @@ class Variables(MutableMapping[str, Any]):
         def decide(present: Present) -> Said:
             nonlocal value
             found = present.variable(self._family, name)
-            if found is None:
-                return [body]
-            value = value_of(found)
-            return ()
+            value = default if found is None else value_of(found)
+            return [body] if found is None else ()
 
         return self._side.say(Decided(SETS[self._family], decide), lambda _: value)
 
@@ -212,12 +215,10 @@ class Variables(MutableMapping[str, Any]):
         return self._side.say(Decided(DELETIONS[self._family], decide), nothing)
 
     def update(self, other: Any = (), /, **named: Any) -> None:
-        """Set many variables, in one transaction."""
+        """Set many variables, in one transaction; those of another door are one snapshot."""
         write = self._side.writer.set
-        return self._side.say(
-            [write(self._family, name, value) for name, value in dict(other, **named).items()],
-            nothing,
-        )
+        items = dict(other.items() if isinstance(other, Mapping) else other, **named).items()
+        return self._side.say([write(self._family, *item) for item in items], nothing)
 
     def __ior__(self, other: Any) -> Self:
         """Set many variables, in one transaction."""

@@ -45,6 +45,13 @@ def events(
             after = page[-1].seq
 
 
+def history(engine: Engine, life: Life | None, seq: int | None) -> Iterator[Event]:
+    """Yield the events of the name that event `seq` is about, the newest first, in pages."""
+    while life is not None and seq is not None:
+        page, seq = engine.history(life, seq)
+        yield from page
+
+
 class Still(NamedTuple):
     """A side that stays at one seq of a life: it looks there, and cannot be told anything.
 

@@ -6,6 +6,7 @@ import pytest
 
 import evstore
 from evstore.errors import BadName, Closed, Conflict, Refused, SessionNotFound
+from evstore.messages import PAGE_MESSAGES
 
 
 def said(number: int) -> dict[str, Any]:
@@ -218,6 +219,51 @@ def test_set_with_expect_inside_a_batch(session: evstore.Session):
         batch.messages.append(said(1))
         batch.variables.set("a", 3, expect=1)
     assert ({"a": 2, "b": 1}, {}, []) == shown(session)
+
+
+def test_a_set_may_expect_one_of_the_same_batch(store: evstore.Store):
+    """`expect` takes the seq that `info` tells inside the batch, whatever comes in front of it."""
+    session = store.session("trip", metadata={"given": 1})
+    for value in range(2):
+        with session.batch(expect=evstore.ANY) as batch:
+            batch.messages.append(said(1))
+            batch.variables["a"] = value
+            batch.variables.set("a", value + 10, expect=batch.variables.info("a").seq)
+            session.variables["b"] = value
+        assert value + 10 == session.variables["a"]
+    for wrong in (-1, -2, -3):
+        with pytest.raises(Conflict), session.batch() as batch:
+            batch.messages.append(said(1))
+            batch.variables.set("a", 1, expect=wrong)
+
+
+def test_iterating_messages_is_a_snapshot(session: evstore.Session):
+    """An iteration over the messages of a batch shows those at its beginning, however many."""
+    count = 2 * PAGE_MESSAGES
+    session.messages.extend(map(said, range(count // 2)))
+    with session.batch() as batch:
+        batch.messages.extend(map(said, range(count // 2, count)))
+        seen = []
+        for message in batch.messages:
+            seen.append(message["content"])
+            batch.messages.append(said(-1))
+            batch.messages.pop(0)
+        assert list(range(count)) == seen
+        shown = batch.messages.tail(
+            size=lambda _: len(batch.messages.append(said(-2))), max_bytes=9
+        )
+        assert [said(-1)] * count == shown
+
+
+def test_a_batch_is_entered_once(session: evstore.Session):
+    """What a batch has committed is not committed again: entering it once more is Closed."""
+    with session.batch(expect=evstore.ANY) as batch:
+        batch.messages.append(said(1))
+        with pytest.raises(Closed), batch:
+            pass
+    with pytest.raises(Closed), batch:
+        batch.messages.append(said(2))
+    assert [said(1)] == session.messages
 
 
 def test_nested_handles(session: evstore.Session, store: evstore.Store):

@@ -91,6 +91,29 @@ def test_other_families_keep_out(session: evstore.Session):
     assert 7 == session.blame("a").seq
 
 
+def test_a_history_is_that_of_the_moment_it_was_asked_for(
+    store: evstore.Store, session: evstore.Session
+):
+    """A history shows what was there when it was asked for, and whose life was over by then."""
+    session.variables["a"] = 1
+    history, events = session.history("a"), session.events()
+    session.variables["a"] = 2
+    store.delete("trip")
+    assert [1] == [event.seq for event in history] == [event.seq for event in events]
+    for ask in (session.history, lambda name: session.events(name=name)):
+        with pytest.raises(SessionNotFound):
+            ask("a")
+
+
+@pytest.mark.parametrize("name", [5, None, b"5", ("5",), []], ids=repr)
+def test_only_a_text_names_a_variable(session: evstore.Session, name: Any):
+    """What cannot be a name has no history and nobody to blame."""
+    session.variables["5"] = 1
+    assert [] == list(session.history(name))
+    with pytest.raises(KeyError):
+        session.blame(name)
+
+
 def test_a_long_history(session: evstore.Session):
     """Hundreds of versions are read in pages, lazily, while the session moves on."""
     assert VERSIONS > 2 * log.PAGE_EVENTS

@@ -112,6 +112,25 @@ def test_a_new_key_with_a_wrong_expectation_is_a_conflict(session: evstore.Sessi
     assert 1 == session.head
 
 
+def test_metadata_in_front_of_a_birth_is_left_out(store: evstore.Store):
+    """In a first batch, metadata in front of what is said again may have been given at the birth.
+
+    In any later batch all of it was said under the key.
+    """
+    for name in ("first", "later"):
+        session = store.session(name)
+        if name == "later":
+            session.variables["born"] = 1
+        with session.batch(key="k") as batch:
+            batch.metadata.update(a=1, b=2)
+    again = store.session("first").batch(key="k")
+    with again:
+        again.metadata["b"] = 2
+    assert ["a", "b"] == [event.name for event in again.events]
+    with pytest.raises(Conflict), store.session("later").batch(key="k") as again:
+        again.metadata["b"] = 2
+
+
 def test_a_birth_that_was_said_otherwise_is_a_conflict(store: evstore.Store):
     """Only metadata may be missing from the front of a first batch when it is repeated."""
     session = store.session("s")

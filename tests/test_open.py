@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,60 @@ def test_stats_count(store: evstore.Store, path: Path):
     assert str(path) == stats.path
     assert stats.wal_bytes == path.with_name("agents.db-wal").stat().st_size
     assert stats.file_bytes >= stats.data_bytes
+
+
+def test_stats_count_expired_sessions_as_ended(path: Path):
+    """A session counts as ended from its deadline on, swept or not."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    with evstore.open(path, clock=lambda: now) as store:
+        store.session("short", ttl=10).variables["a"] = 1
+        store.session("long", ttl=20).variables["a"] = 1
+        store.session("endless").variables["a"] = 1
+        assert (3, 0) == (store.stats().sessions, store.stats().ended)
+        now += timedelta(seconds=10)
+        assert (2, 1) == (store.stats().sessions, store.stats().ended)
+        store.sweep()
+        assert (2, 1) == (store.stats().sessions, store.stats().ended)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.db", "a\0b.db"], ids=ascii)
+@pytest.mark.parametrize("form", ["{}", "sqlite:{}", Path], ids=["text", "scheme", "path"])
+def test_a_name_that_sqlite_cannot_take_is_unavailable(tmp_path: Path, form: Any, name: str):
+    """A path that is no UTF-8, or holds a NUL, is refused before anything is created."""
+    target = f"{tmp_path}/{name}"
+    with pytest.raises(Unavailable, match="UTF-8"):
+        evstore.open(form(target) if form is Path else form.format(target))
+    with evstore.open(":memory:") as store, pytest.raises(Unavailable, match="UTF-8"):
+        store.backup(target)
+    assert [] == os.listdir(tmp_path)
+
+
+def test_a_folder_that_sqlite_cannot_take_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A relative path is refused as well where its folder is no UTF-8."""
+    folder = tmp_path / "caf\udce9"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    monkeypatch.chdir(folder)
+    with pytest.raises(Unavailable, match="UTF-8"):
+        evstore.open("a.db")
+    assert [] == os.listdir(folder)
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [0, -1, "abc", True, datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC)],  # noqa: DTZ001
+    ids=repr,
+)
+def test_a_ttl_that_no_birth_could_take_is_refused(path: Path, ttl: Any):
+    """A bad ttl is refused when the store is opened, by the clock that it will use."""
+    clock = iter([datetime(2020, 1, 2, tzinfo=UTC)])
+    with pytest.raises(Refused, match=r"ttl|naive"):
+        evstore.open(path, ttl=ttl, clock=lambda: next(clock))
+    assert not path.exists()
 
 
 def test_the_last_handle_leaves_one_file(path: Path):

@@ -8,7 +8,15 @@ from uuid import UUID
 import pytest
 
 import evstore
-from evstore.errors import BadName, NoSuchMoment, ReadOnly, SessionNotFound, Taken
+from evstore.errors import (
+    BadName,
+    Conflict,
+    NoSuchMoment,
+    ReadOnly,
+    Refused,
+    SessionNotFound,
+    Taken,
+)
 
 
 def shown(session: evstore.Session) -> tuple[Any, ...]:
@@ -45,6 +53,57 @@ def test_metadata_at_birth(store: evstore.Store):
     assert 5 == later.head
     with pytest.raises(evstore.errors.NotStorable):
         store.session("t", metadata={"a": object()})
+
+
+def test_what_is_said_at_birth_sees_nothing_of_its_metadata(store: evstore.Store):
+    """Metadata given at opening is not there before the birth, for reads and decisions alike.
+
+    What brings the session into being comes after it, and wins.
+    """
+    session = store.session("s", metadata={"a": 1})
+    assert "a" not in session.metadata
+    assert 7 == session.metadata.setdefault("a", 7)
+    assert [1, 7] == [event.data["value"] for event in session.events(name="a")]
+    session = store.session("t", metadata={"a": 1})
+    session.transact(lambda batch: batch.metadata.set("a", 2, expect=evstore.ABSENT))
+    assert {"a": 2} == session.metadata
+    session = store.session("u", metadata={"a": 1})
+    with pytest.raises(Conflict), session.batch() as batch:
+        batch.metadata["a"] = 2
+        batch.metadata.set("a", 3, expect=evstore.ABSENT)
+    with pytest.raises(Conflict):
+        session.metadata.set("a", 2, expect=1)
+    assert 0 == session.head
+
+
+def test_a_fixed_deadline_that_is_over_moves_none(path):
+    """A handle opened with a datetime goes on writing after it, where another one set it later."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    later = now + timedelta(hours=2)
+    with evstore.open(path, clock=lambda: now) as store:
+        session = store.session("s", ttl=now + timedelta(hours=1))
+        session.variables["a"] = 1
+        store.session("s", ttl=later).touch()
+        now += timedelta(minutes=90)
+        session.variables["a"] = 2
+        assert later == session.expires_at
+        store.session("t").variables["a"] = 1
+        late = store.session("t", ttl=later)
+        now = later
+        with pytest.raises(Refused):
+            late.variables["a"] = 2
+
+
+def test_what_was_never_written_is_not_merged(store: evstore.Store, memory: evstore.Store):
+    """A session without a past, or of another store, is refused by what is wrong with it."""
+    session = store.session("s")
+    session.variables["a"] = 1
+    with pytest.raises(Refused, match="never written"):
+        session.merge(store.session("unborn"))
+    for other in (memory.session("unborn"), memory.session("t")):
+        with pytest.raises(Refused, match="same store"):
+            session.merge(other)
+        other.variables["a"] = 1
 
 
 def test_a_session_without_an_id_gets_a_new_one(store: evstore.Store):

@@ -6,7 +6,7 @@ import pytest
 
 import evstore
 from evstore import replay
-from evstore.errors import Closed, Conflict, Refused, TooMany
+from evstore.errors import Closed, Conflict, ReadOnly, Refused, TooMany
 
 
 @pytest.fixture
@@ -101,6 +101,30 @@ def test_what_a_transaction_takes(store, two, memory):
     with store.transaction():
         pass
     assert 1 == store.stats().batches
+
+
+def test_a_transaction_is_entered_once(store, two):
+    """What was committed is not committed again: entering it, or its batches, again is Closed."""
+    first, second = two
+    with store.transaction() as both:
+        batch = both.batch(first, expect=evstore.ANY)
+        batch.messages.append({"role": "user"})
+        with pytest.raises(Closed), both:
+            pass
+        both.batch(second)
+    for again in (both, batch):
+        with pytest.raises(Closed), again:
+            pass
+    assert [{"role": "user"}] == first.messages
+
+
+def test_a_session_that_only_reads_stays_out(store, two, path):
+    """A session of a handle that only reads cannot be written to through another handle."""
+    with evstore.open(path, read_only=True) as reading, store.transaction() as both:
+        with pytest.raises(ReadOnly):
+            both.batch(reading.session("first"))
+        both.batch(two[1]).variables["balance"] = 1
+    assert (1, 2) == (two[0].head, two[1].head)
 
 
 def test_readers_see_all_or_nothing(store, two):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evstore
-from evstore.errors import BadName, Conflict, NotStorable, TooLarge, TooMany
+from evstore import values
+from evstore.errors import BadName, Conflict, NotStorable, NotUpcast, TooLarge, TooMany
 
 if TYPE_CHECKING:
     from evstore.sides import Side
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FAMILIES = pytest.mark.parametrize("family", ["variables", "metadata"])
 
 
-def doors(session: evstore.Session, family: str) -> evstore.Variables:
+def doors(session: evstore.Session | evstore.Batch, family: str) -> evstore.Variables:
     found: evstore.Variables = getattr(session, family)
     return found
 
@@ -292,8 +293,10 @@ def test_expect_compares_the_seq(session: evstore.Session, family: str):
     variables.set("a", 2, expect=1)
     with pytest.raises(Conflict) as caught:
         variables.set("a", 3, expect=1)
-    assert 2 == caught.value.actual
-    assert str(caught.value).endswith("read it again and retry")
+    assert (1, 2, "a") == (caught.value.expected, caught.value.actual, caught.value.name)
+    assert str(caught.value) == (
+        "'a' in session 'trip' was expected at 1 and is at 2: read it again and retry"
+    )
     variables.set("a", 3, expect=evstore.ANY)
     del variables["a"]
     with pytest.raises(Conflict) as caught:
@@ -301,6 +304,14 @@ def test_expect_compares_the_seq(session: evstore.Session, family: str):
     assert evstore.ABSENT is caught.value.actual
     variables.set("a", 4, expect=evstore.ABSENT)
     assert 5 == session.head
+
+
+@FAMILIES
+def test_a_conflict_before_the_birth_names_the_session(session: evstore.Session, family: str):
+    """Where a session is not born yet, a set that expects something there tells its id."""
+    with pytest.raises(Conflict) as caught:
+        doors(session, family).set("a", 1, expect=5)
+    assert ("trip", 5, evstore.ABSENT) == caught.value.args[:3]
 
 
 @FAMILIES
@@ -336,8 +347,64 @@ def test_the_limits_are_held(path):
         session.metadata["a"] = "12345"
         with pytest.raises(TooLarge) as large:
             session.metadata["b"] = "1234"
-        assert (13, 10) == (large.value.size_bytes, large.value.size_bytes_max)
+        assert (15, 10) == (large.value.size_bytes, large.value.size_bytes_max)
         assert {"a": "12345"} == session.metadata
+
+
+@FAMILIES
+def test_a_step_done_again_returns_what_it_found_last(
+    session: evstore.Session, family: str, monkeypatch: pytest.MonkeyPatch
+):
+    """What pop and setdefault return is what the try found that was recorded, not one before."""
+    variables = doors(session, family)
+    variables["a"] = 1
+    drafted = session.drafted
+
+    def twice(said: Any, **how: Any) -> Any:
+        """Have it decided as things stand, and once more after somebody has deleted all."""
+        return drafted(lambda now: (said(now), said(store.session("none").view()))[1], **how)
+
+    with evstore.open(":memory:") as store:
+        monkeypatch.setattr(session, "drafted", twice)
+        assert "nothing" == variables.pop("a", "nothing")
+        assert 2 == variables.setdefault("a", 2)
+
+
+@FAMILIES
+def test_deleting_needs_no_value(
+    session: evstore.Session, family: str, monkeypatch: pytest.MonkeyPatch
+):
+    """`del` works where a value cannot be decoded; `pop`, which returns it, leaves it there."""
+
+    def fail(_text: str) -> None:
+        raise NotUpcast("Point", 1, "nobody knows it")
+
+    variables = doors(session, family)
+    variables.update(a=1, b=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(values, "decode", fail)
+        with pytest.raises(NotUpcast):
+            variables.pop("a")
+        del variables["a"]
+        with session.batch() as batch:
+            del doors(batch, family)["b"]
+            with pytest.raises(KeyError, match="b"):
+                del doors(batch, family)["b"]
+    assert {} == variables
+
+
+@FAMILIES
+def test_an_update_from_another_door_is_one_snapshot(
+    store: evstore.Store, family: str, monkeypatch: pytest.MonkeyPatch
+):
+    """`update(other.variables)` and `|=` take what the other had at one moment."""
+    mine, other = doors(store.session("mine"), family), doors(store.session("other"), family)
+    other.update(a=1, b=2)
+    monkeypatch.delattr(evstore.Variables, "__getitem__")  # which would look once for each name
+    mine.update(other, c=3)
+    mine |= other
+    mine.update([("d", 4)])
+    assert [("a", 1), ("b", 2), ("c", 3), ("d", 4)] == list(mine.items())
 
 
 def compete(step: Callable[[int], Any], threads: int = 16) -> list[Any]:

@@ -566,3 +566,15 @@ def test_a_fork_that_wrote_nothing_is_watched_from_its_birth(path: Path):
             now[0] += timedelta(seconds=100)
             store.sweep()
             assert ["session.expired"] == [event.kind for event in watch.poll()]
+
+
+def test_watching_is_no_use(path: Path):
+    """To watch a session does not move its deadline, and so commits nothing."""
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    with evstore.open(path, ttl=100, clock=lambda: now[0]) as store:
+        store.session("trip").variables["city"] = "Rome"
+        (before,) = store.sessions()
+        now[0] += timedelta(seconds=50)
+        with store.session("trip").watch() as watch:
+            assert [] == watch.poll()
+        assert [before] == list(store.sessions())

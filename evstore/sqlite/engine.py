@@ -1,7 +1,6 @@
 """The embedded engine's verbs: a page of delegations, which is all that the face knows of it."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,14 +49,14 @@ class Engine:
         read_only: bool,
         create: bool,
         limits: Limits,
-        clock: Callable[[], int] | None,
+        clock: Callable[[], int],
         ttl: Ttl | None,
     ) -> None:
         self._shared = open_database(path, read_only=read_only, create=create)
         self._durability = durability
         self._read_only = read_only
         self._limits = limits
-        self.clock = clock or (lambda: time.time_ns() // 1000)
+        self.clock = clock
         self._ttl = ttl
         self._quiet = Quiet()
         self._closed = False
@@ -92,20 +91,30 @@ class Engine:
         """Append batches in one transaction, at consecutive positions."""
         if (observer := observing.observer) is not None:
             return observer.append(self, drafts)
-        database = self._writable()
+        database = self.writable()
         work = write.prepare(database, drafts)
-        return self.noted(database.commit(work, drafts[0].terms.durability))
+        return self.noted(database.commit(work, self.durability(drafts)))
 
     def prepare(self, drafts: Sequence[Draft]) -> Work:
         """Do what can be done before the lock; return what is left to do once it is held."""
-        return write.prepare(self._writable(), drafts)
+        return write.prepare(self.writable(), drafts)
 
-    def _writable(self) -> Database:
+    def writable(self) -> Database:
+        """Return the database to write to; raises Closed and ReadOnly."""
         if self._closed:
             raise Closed
         if self._read_only:
             raise ReadOnly(self.path)
         return self._shared
+
+    def durability(self, drafts: Sequence[Draft]) -> Durability:
+        """Return how durable a commit of drafts has to be: as their strictest handle wants it."""
+        if self._durability == "full":
+            return "full"
+        for draft in drafts:
+            if draft.terms.durability == "full":
+                return "full"
+        return "normal"
 
     def member(self, work: Work, durability: Durability, tell: Tell) -> Member:
         """Return some work as a member for `submit`; `tell` is told once it is decided."""
@@ -128,11 +137,11 @@ class Engine:
     ) -> Life:
         """Bring a session into being that shares the past of another up to `at`."""
         draft = Draft(self.terms(session_id, actor, ttl=ttl), None, ())
-        return write.fork(self._writable(), draft, origin, at)
+        return write.fork(self.writable(), draft, origin, at)
 
     def adopt(self, batches: Iterable[Batch], after: int | None = None) -> tuple[int, int]:
         """Append batches recorded elsewhere, after a position if told; return (batches, events)."""
-        database = self._writable()
+        database = self.writable()
         if after is None:
             self.sweep(None)  # so that an id whose session has expired is free
         from evstore.sqlite import adopt
@@ -141,11 +150,11 @@ class Engine:
 
     def touch(self, life: Life, ttl: Ttl | None) -> None:
         """Renew the lease of a session, or give it one."""
-        leases.touch(self._writable(), life, ttl, self.clock(), self._durability)
+        leases.touch(self.writable(), life, ttl, self.clock(), self._durability)
 
     def sweep(self, actor: str | None) -> int:
         """Record the expiry of every session whose deadline has passed; return how many."""
-        return leases.sweep(self._writable(), self.terms("", actor))
+        return leases.sweep(self.writable(), self.terms("", actor))
 
     def flush(self) -> None:
         """Make all that was committed survive a power cut."""
@@ -154,14 +163,15 @@ class Engine:
 
     # Reading.
 
-    def moment(self, session_id: str, life: Life | None = None) -> Looking:
+    def moment(self, session_id: str, life: Life | None = None, *, renews: bool = True) -> Looking:
         """Return a with block that sees one session as it is now, all from one snapshot.
 
         Without a life it is the one that now has the id, or the unborn one. A life that has ended
         is SessionNotFound, or SessionExpired; use `past` for it. A lease that slides is renewed
-        now and then.
+        now and then, if it `renews` at all.
         """
-        return Looking(self.database, session_id, life, self.clock(), renews=not self._read_only)
+        renews = renews and not self._read_only
+        return Looking(self.database, session_id, life, self.clock(), renews=renews)
 
     def glance(self, life: Life, family: int, name: str) -> Found | None:
         """Return a short value without a deadline, where one statement finds it."""
@@ -342,13 +352,13 @@ class Engine:
         """Make what is derived what the log says, of all lives or of one; return what was not."""
         from evstore.sqlite import maintain
 
-        return maintain.rebuild(self._writable(), life, self._durability)
+        return maintain.rebuild(self.writable(), life, self._durability)
 
     def compact(self) -> "Gain":
         """Encode the log anew, and give back the space that it saves."""
         from evstore.sqlite import compact
 
-        return compact.compact(self._writable(), self._durability)
+        return compact.compact(self.writable(), self._durability)
 
     def backup(self, path: str, until: int | None, progress: "Progress | None") -> int:
         """Copy the store, or its batches up to a position, into a new file; return its end."""
@@ -377,7 +387,7 @@ class Engine:
     def counts(self) -> Counts:
         """Return how much the file holds."""
         with self.database.snapshot() as cursor:
-            return log.counts(cursor)
+            return log.counts(cursor, self.clock())
 
     def close(self) -> None:
         """Give the file up; the last handle leaves a single file behind."""

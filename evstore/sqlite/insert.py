@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from evstore.chain import ZERO, Birth
 from evstore.deadlines import Lease
-from evstore.errors import Conflict, Taken
+from evstore.errors import Taken
 from evstore.events import (
-    ABSENT,
     ANY,
     ENDINGS,
     FAMILY,
@@ -84,6 +83,7 @@ class Layout:
 
     __slots__ = (
         "_known",
+        "expecting",
         "first",
         "life",
         "moment",
@@ -103,6 +103,7 @@ class Layout:
         self.rows: list[Columns] = []
         self.named: dict[tuple[int, str], Named] = {}
         self.targets: list[int] = []  # the messages that it removes or replaces
+        self.expecting: list[tuple[Body, Reference | None]] = []  # and where their names stood
         self.turns: list[str] = []  # its kinds that end a life, or bring it back
 
     def growth(self, family: int, now_us: int) -> int:
@@ -115,17 +116,14 @@ class Layout:
         return growth
 
     def place(self, seq: int, body: Body) -> int | None:
-        """Note where a name stands from `seq` on; return the seq of the event before of this name.
-
-        Raises Conflict where that is not what the body expects.
-        """
+        """Note where a name stands from `seq` on; return the seq of the event before of its own."""
         name, family = body.name, FAMILY.get(body.kind)
         if family is None or name is None:
             return None
         known = self.named.get((family, name))
         before = known.now if known else self._before(family, name)
         if body.expected is not ANY:
-            _check_expected(self.moment, family, body, before)
+            self.expecting.append((body, before))
         now = step(before, seq, body.kind, body.operand)
         self.named[family, name] = Named(known.before if known else before, now, body)
         return before.seq if before else None
@@ -145,7 +143,7 @@ def lay_out(
     first: int,
     prepared: Sequence[Prepared],
 ) -> Layout:
-    """Return the rows of a batch that begins at `first`; raises Conflict by `Body.expected`."""
+    """Return the rows of a batch that begins at `first`."""
     layout = Layout(database, moment, position, first)
     life, rows = layout.life, layout.rows
     start = 0 if life is None else life.number << SEQ_BITS
@@ -170,13 +168,6 @@ def lay_out(
             form, data = (stored.encoding, stored.delta), stored.data
         rows.append((*said, *form, len(text), position, salt, data))
     return layout
-
-
-def _check_expected(moment: Moment, family: int, body: Body, before: Reference | None) -> None:
-    actual = before.seq if before and is_there(family, before, moment.now_us) else ABSENT
-    if actual != body.expected:
-        session = moment.life.shown if moment.life else "not born yet"
-        raise Conflict(session, f"{body.name!r} set by {body.expected}", actual)
 
 
 def insert(

@@ -269,7 +269,7 @@ def birth_of(cursor: Cursor, life: Life) -> Birth:
 
 
 class Counts(NamedTuple):
-    """How much a file holds; sizes in bytes."""
+    """How much a file holds; sizes in bytes. A life whose deadline has passed has ended."""
 
     sessions: int
     ended: int
@@ -281,9 +281,13 @@ class Counts(NamedTuple):
     free_bytes: int
 
 
-def counts(cursor: Cursor) -> Counts:
-    """Return how much a file holds; reads all of its log once."""
-    sessions, ended = cursor.execute("select count(*), count(ended) from session").fetchone()
+def counts(cursor: Cursor, now_us: int) -> Counts:
+    """Return how much a file holds at a time; reads all of its log once."""
+    sessions, ended = cursor.execute(
+        "select count(*), count(ended) + (select count(*) from lease where expires <= ?)"
+        " from session",
+        (now_us,),
+    ).fetchone()
     batches, events = cursor.execute(
         "select count(*), coalesce(sum(last - first + 1), 0) from batch"
     ).fetchone()

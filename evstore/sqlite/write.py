@@ -6,6 +6,7 @@ project → COMMIT → Events. Whatever is pure is done before the lock.
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -20,7 +21,9 @@ from evstore.errors import (
     TooMany,
 )
 from evstore.events import (
+    ABSENT,
     ANY,
+    FAMILY,
     METADATA,
     METADATA_SET,
     SESSION_EXPIRED,
@@ -32,6 +35,7 @@ from evstore.events import (
     Sentinel,
     mark,
     operand,
+    to_microseconds,
     value_text,
 )
 from evstore.limits import Limits
@@ -55,6 +59,7 @@ from evstore.sqlite.payload import ZSTD_FROM_BYTES
 from evstore.sqlite.read import Moment
 from evstore.sqlite.recorded import Recorded
 from evstore.sqlite.salts import salt
+from evstore.state import is_there
 
 Decision = Callable[[Moment], Said]
 _linked_of = itemgetter(3)  # of what is prepared
@@ -184,12 +189,14 @@ class Draft:
         if not prepared:
             return Recorded(life)
         first = before.head + 1
+        said_from = first + len(self._birth) if life is None else first
         if any(map(callable, prepared)):
-            front = len(self._birth) if life is None else 0
-            prepared = self._resolved(life, prepared, first + front)
+            prepared = self._resolved(life, prepared, said_from)
         if life is None:
             prepared = [*self._birth, *prepared]
         layout = lay_out(database, cursor, moment, position, first, prepared)
+        if layout.expecting:
+            self._check_expected(layout, said_from)
         if layout.targets and not callable(self.say):
             self._check_targets(layout)
         if layout.named:
@@ -246,6 +253,19 @@ class Draft:
         birth = Birth(os.urandom(16), session_id, time_us, None, None, salt())
         life = insert_session(self._database, cursor, birth, None, position)
         return life, birth.origin(self.actor, self.cause)
+
+    def _check_expected(self, layout: Layout, said_from: int) -> None:
+        """Each name has to stand where its body expects it, before the birth if that is now."""
+        for body, before in layout.expecting:
+            actual: int | Sentinel = ABSENT
+            is_seen = layout.life is not None or (before is not None and before.seq >= said_from)
+            if before and is_seen and is_there(FAMILY[body.kind], before, layout.moment.now_us):
+                actual = before.seq
+            expected = body.expected
+            if isinstance(expected, int) and expected < 0:  # an event of this very batch
+                expected = said_from - expected - 1
+            if actual != expected:
+                raise Conflict(self.terms.session_id, body.expected, actual, body.name)
 
     def _check_targets(self, layout: Layout) -> None:
         """A message named by its seq may have gone since the batch was begun."""
@@ -305,12 +325,12 @@ def expire(database: Database, cursor: Cursor, terms: Terms, life: Life, actor: 
 
 def _metadata_bytes(layout: Layout) -> int:
     sizes = {
-        name: len((found.text or "").encode())
+        name: len(name.encode()) + len((found.text or "").encode())
         for name, found in layout.moment.variables(METADATA).items()
     }
     for (family, name), named in layout.named.items():
         if family == METADATA:
-            sizes[name] = len(named.value or b"")
+            sizes[name] = 0 if named.value is None else len(name.encode()) + len(named.value)
     return sum(sizes.values())
 
 
@@ -327,7 +347,10 @@ def _renew(
     ttl = terms.birth_ttl if begins and terms.ttl is None else terms.ttl
     if ttl is None and lease is None:
         return
-    renewed = lease_after(lease, ttl, terms.clock())
+    now_us = terms.clock()
+    if lease is not None and isinstance(ttl, datetime) and to_microseconds(ttl) <= now_us:
+        ttl = None  # Another handle has moved the deadline that this one has given.
+    renewed = lease_after(lease, ttl, now_us)
     if renewed is not None:
         put_lease(database, cursor, life, renewed)
 

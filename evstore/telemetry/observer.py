@@ -91,7 +91,7 @@ class Telemetry:
         recorded: list[Recorded] = []
         try:
             work = observed.joining(engine.prepare(drafts))
-            recorded = engine.database.commit(work, drafts[0].terms.durability)
+            recorded = engine.database.commit(work, engine.durability(drafts))
         except BaseException as error:
             observed.end([], error, observed.took_ns())
             raise
