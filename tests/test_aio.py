@@ -152,6 +152,7 @@ def test_reading_a_door(loop, path: Path):
             await session.variables.delete("a")
             with pytest.raises(KeyError):
                 await session.variables.delete("a")
+            assert 7 == await session.variables.pop("a", default=7)
             with pytest.raises(Conflict):
                 await session.variables.set("c", 1, expect=7)
 
@@ -179,7 +180,7 @@ def test_a_value_is_taken_as_it_is_at_the_call(loop, path: Path):
 
     def loop_has_sent(store: aio.Store) -> bool:
         group = store.plain.engine.database.group
-        return group._led or store.plain.session("trip").head > 0
+        return group._leader is not None or store.plain.session("trip").head > 0
 
     loop.run(main)
 
@@ -494,6 +495,7 @@ def test_in_a_forked_child_it_is_closed(loop, path: Path):
             async def use() -> None:
                 for step in (
                     partial(trip.variables.set, "a", 1),
+                    partial(trip.variables.set, "a", "x" * HERE_BYTES_MAX),
                     partial(trip.variables.get, "a"),
                     trip.undo,
                     partial(anext, watch),

@@ -279,23 +279,31 @@ def test_closing_ends_what_tasks_wait_for(loop, path: Path):
 
 
 def test_where_no_thread_can_be_started_tasks_are_told(loop, path: Path, monkeypatch):
-    """A process with too many threads is an error of the step, and it can be taken again."""
+    """With too many threads in the process a step fails, is not done, and can be taken again."""
+
+    def refuse(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
 
     async def main() -> None:
-        async with aio.open(path) as store:
-            trip = await store.session("trip")
-
-            def refuse(_: Any) -> None:
-                raise RuntimeError("can't start new thread")
-
-            with monkeypatch.context() as patch:
-                patch.setattr(threading.Thread, "start", refuse)
+        store = aio.Store(Hands(plain.engine, Workers(1)), plain)
+        trip = await store.session("trip")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for step in (partial(trip.variables.set, "a", 1), partial(trip.label, "now")):
                 with pytest.raises(RuntimeError):
-                    await trip.variables.set("a", 1)
-            await trip.variables.set("a", 2)
-            assert 2 == await trip.variables.get("a")
+                    await step()
+            with pytest.raises(RuntimeError):
+                await store.close()
+        await trip.variables.set("a", 2)
+        await store.flush()
+        view = await trip.view()
+        assert ({"a": 2}, {}) == (dict(view.variables), view.labels)
+        await store.close()
+        with pytest.raises(Closed):
+            await trip.head()
 
-    loop.run(main)
+    with evstore.open(path) as plain:
+        loop.run(main)
 
 
 def test_nobody_waits_in_the_event_loop(loop, path: Path, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 
 import evstore
 from evstore import aio
+from evstore import watch as plain_watch
 from evstore.errors import Closed, Refused
 from evstore.watch import PAGE_EVENTS
 from tests.event_loops import LOOPS, EventLoop
@@ -192,5 +193,35 @@ def test_a_watch_ends(loop, path: Path):
             assert [] == ended
             assert isinstance(failed, Closed)
             assert 5 > time.monotonic() - started_s
+
+    loop.run(main)
+
+
+def test_a_watch_that_is_closed_while_it_looks_ends(loop, path: Path, monkeypatch):
+    """Closed while a step is reading, a watch ends that step too, though nothing is recorded."""
+    looking, closed = threading.Event(), threading.Event()
+    real = plain_watch.Watch.page
+
+    def page(self: Any) -> plain_watch.Page:
+        looking.set()
+        assert closed.wait(5)
+        return real(self)
+
+    monkeypatch.setattr(plain_watch.Watch, "page", page)
+
+    async def main() -> None:
+        async with aio.open(path) as store:
+            watch = store.watch()
+
+            async def follow() -> None:
+                assert [] == [event async for event in watch]
+
+            async def close() -> None:
+                while not looking.is_set():
+                    await loop.sleep(0.001)
+                watch.close()
+                closed.set()
+
+            assert [True, None] == await loop.together(partial(loop.within, 2, follow), close)
 
     loop.run(main)

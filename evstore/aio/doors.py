@@ -138,11 +138,16 @@ class Variables(_Door[PlainVariables]):
 
     async def delete(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
-        await _awaited((await self._turn()).pop(name))
+        deleted = (await self._turn()).__delitem__(name)  # type: ignore[func-returns-value] # as below
+        await _awaited(deleted)
 
-    async def pop(self, name: str, *default: Any) -> Any:
+    @overload
+    async def pop(self, name: str, /) -> Any: ...
+    @overload
+    async def pop(self, name: str, /, default: Any) -> Any: ...
+    async def pop(self, name: str, /, *default: Any, **named: Any) -> Any:
         """Delete a variable and return its value, or the default where it is absent."""
-        return await _awaited((await self._turn()).pop(name, *default))
+        return await _awaited((await self._turn()).pop(name, *default, **named))
 
     async def popitem(self) -> tuple[str, Any]:
         """Delete the variable that was set last and return it; raises KeyError where none is."""

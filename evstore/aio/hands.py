@@ -1,16 +1,19 @@
 """Hands: what the tasks of one store have done for them, by the group and by worker threads."""
 
+import os
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from evstore import observing
 from evstore.aio.running import current
 from evstore.aio.workers import Workers
 from evstore.batch import Batch, settle
-from evstore.errors import Closed, EvstoreError
+from evstore.errors import Closed
 from evstore.events import Event
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
@@ -31,7 +34,8 @@ class Hands:
         self._reading = Workers(READERS)
         self._writing = writing
         self._submit, self._withdraw = engine.group.submit, engine.group.withdraw
-        self._closing = False
+        self._closing = threading.Lock()
+        self._process = os.getpid()
 
     async def read(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns that only reads; raises Closed, as after a fork."""
@@ -53,13 +57,17 @@ class Hands:
     ) -> Result:
         """Have the draft of a session committed by the next group, and return its result."""
         member = await self._begin([draft])
-        if member.observed is None:
-            # As few objects as possible wait here: Python's collector looks at each, now and then.
-            await current().until_told(member, self._withdraw)
-            self._judge(member)
-        else:
-            await self._end(member)
-        return result(session.settle(member.result[0]))
+        try:
+            if member.observed is None:
+                # As few objects as possible wait: Python's collector looks at each, now and then.
+                await current().until_told(member, self._withdraw)
+                self._judge(member)
+            else:
+                await self._end(member)
+        finally:  # The handle belongs to what was recorded, though its task was cancelled.
+            if member.decided and member.error is None:
+                session.settle(member.result[0])
+        return result(member.result[0])
 
     async def commit(self, batches: Sequence[Batch]) -> None:
         """Have batches committed together by the next group; they settle what was recorded.
@@ -75,16 +83,22 @@ class Hands:
 
     async def _begin(self, drafts: Sequence[Draft]) -> Member:
         """Send drafts off as a member of the next group, and return it."""
-        engine, loop = self.engine, current()
+        engine = self.engine
         observer = observing.observer
         observed = None if observer is None else observer.begin(engine, drafts)
-        if _is_small(drafts):
-            work = engine.prepare(drafts)
-        else:
-            work = await self._reading.read(lambda: engine.prepare(drafts))
-        if observed is not None:
-            work = observed.joining(work)
-        member = engine.member(work, drafts[0].terms.durability, loop.tell_all)
+        try:
+            if _is_small(drafts):
+                work = engine.prepare(drafts)
+            else:
+                work = await self.read(lambda: engine.prepare(drafts))
+            if observed is not None:
+                work = observed.joining(work)
+            loop = current()  # Only now: another one may have run in this thread meanwhile.
+            member = engine.member(work, engine.durability(drafts), loop.tell_all)
+        except Exception as error:
+            if observed is not None:  # Nothing was recorded, so this waits for no disk.
+                observed.end((), error, observed.took_ns())
+            raise
         member.observed = observed
         loop.send(member, self._submit)
         return member
@@ -105,33 +119,54 @@ class Hands:
             raise member.error.with_traceback(None)
         self.engine.noted(member.result)
 
-    async def pages(
-        self, begin: Callable[[], Iterator[Result]], length: int
-    ) -> AsyncIterator[Result]:
-        """Yield what an iterator yields that reads in pages; it is begun by the first step."""
-        iterator = await self.read(begin)
-        page_length = length
-        while page_length == length:
-            page = await self.read(lambda: list(islice(iterator, length)))
-            page_length = len(page)
-            for each in page:
-                yield each
+    def pages(self, begin: Callable[[], Iterator[Result]], length: int) -> AsyncIterator[Result]:
+        """Return what an iterator yields that reads in pages; it is begun by the first step."""
+        return _Pages(self, begin, length)
 
     async def close(self) -> None:
-        """Close the store, whatever becomes of the task; once it is closed, nothing happens."""
-        if self._closing:
-            return
-        self._closing = True
-        try:
-            self.engine.check()
-        except EvstoreError:  # In a forked child there are no threads that could do it.
+        """Close the store, whatever becomes of the task; once this returns, it is closed."""
+        if os.getpid() != self._process:  # In a forked child there are no threads that could do it.
             self.engine.close()
             return
-        try:
-            await self._writing.finish(self.engine.close)
-        finally:
-            self._reading.close()
-            self._writing.close()
+        with suppress(Closed):  # Somebody else has closed it.
+            await self._writing.finish(self._close)
+
+    def _close(self) -> None:
+        with self._closing:  # Whoever comes second waits for the first.
+            try:
+                self.engine.close()
+            finally:
+                self._reading.close()
+                self._writing.close()
+
+
+class _Pages(AsyncIterator[Result], Generic[Result]):
+    """What an iterator yields; a step that is cancelled takes nothing of it away.
+
+    It is no generator, which would be over then, and which trio wants to be closed.
+    """
+
+    def __init__(self, hands: Hands, begin: Callable[[], Iterator[Result]], length: int) -> None:
+        self._hands = hands
+        self._begin = begin
+        self._length = length
+        self._iterator: Iterator[Result] | None = None
+        self._page: deque[Result] = deque()
+        self._turning = threading.Lock()
+
+    async def __anext__(self) -> Result:
+        while not self._page:
+            if not await self._hands.read(self._turn):
+                raise StopAsyncIteration
+        return self._page.popleft()
+
+    def _turn(self) -> bool:
+        """Have a page, as a step that was cancelled may have left it; False where all is read."""
+        with self._turning:
+            if not self._page:
+                self._iterator = self._iterator or self._begin()
+                self._page = deque(islice(self._iterator, self._length))
+            return bool(self._page)
 
 
 def _is_small(drafts: Sequence[Draft]) -> bool:

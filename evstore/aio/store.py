@@ -231,7 +231,10 @@ class Store:
         await self._hands.write(self._plain.flush)
 
     async def close(self) -> None:
-        """Close the store; its sessions and views raise Closed from then on."""
+        """Close the store; its sessions and views raise Closed from then on.
+
+        Of several tasks that close it, each waits until it is closed.
+        """
         await self._hands.close()
 
     def __repr__(self) -> str:

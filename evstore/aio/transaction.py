@@ -27,12 +27,19 @@ class Transaction:
         It can be written to until the transaction ends. Raises Closed outside of the transaction,
         and Refused for a session of another store, or one that has its batch already.
         """
+        begun = list[Batch]()
 
         def begin() -> Batch:
             with self._beginning:
-                return self._plain.batch(session.plain, **how).fetch()
+                begun.append(self._plain.batch(session.plain, **how))
+                return begun[0].fetch()
 
-        return await self._hands.write(begin)
+        try:
+            return await self._hands.write(begin)
+        except BaseException:  # Cancelled, most often: nobody has it.
+            for batch in begun:
+                self._plain.drop(batch)
+            raise
 
     async def __aenter__(self) -> Self:
         """Begin."""

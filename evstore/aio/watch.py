@@ -47,7 +47,8 @@ class Watch(AsyncIterator[Event]):
         engine.listen(ticket, position, loop.tell_all)
         try:
             engine.check()  # It may have been closed just before it was listened to.
-            await loop.until_told(ticket, lambda _: True)
+            if not self._closed:  # And so may the watch.
+                await loop.until_told(ticket, lambda _: True)
         finally:
             engine.unlisten(ticket)
 

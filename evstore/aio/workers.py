@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from evstore.aio.running import current
@@ -14,11 +15,12 @@ IDLE_S = 2.0  # how long a thread stays without work
 
 
 class _Job(Generic[Result]):
-    """What is to be done, and what came of it."""
+    """What is to be done, in the context of its task, and what came of it."""
 
-    __slots__ = ("error", "function", "result", "tell")
+    __slots__ = ("context", "error", "function", "result", "tell")
 
     def __init__(self, function: Callable[[], Result], tell: Tell) -> None:
+        self.context = copy_context()
         self.function = function
         self.tell = tell
         self.result: Result | None = None
@@ -26,7 +28,7 @@ class _Job(Generic[Result]):
 
     def do(self) -> None:
         try:
-            self.result = self.function()
+            self.result = self.context.run(self.function)
         except BaseException as error:  # noqa: BLE001 - its task raises it
             self.error = error
         self.tell([self])
@@ -91,13 +93,12 @@ class Workers:
         with self._changed:
             if self._closed:
                 raise Closed
-            self._jobs.append(job)
-            if len(self._jobs) > self._idle and self._threads < self._threads_max:
+            if len(self._jobs) >= self._idle and self._threads < self._threads_max:
                 thread = threading.Thread(target=self._run, name="evstore-worker", daemon=True)
-                thread.start()
+                thread.start()  # Where there can be none, the job is nobody's.
                 self._threads += 1
-            else:
-                self._changed.notify()
+            self._jobs.append(job)
+            self._changed.notify()
 
     def _withdraw(self, job: _Job[Any]) -> bool:
         with self._changed:
