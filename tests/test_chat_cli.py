@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -142,11 +143,12 @@ def test_what_cannot_be_is_told_and_the_chat_goes_on(file, line, complaint):
 
 
 def test_a_forgotten_conversation_can_be_brought_back(file):
-    """/clear ends the life and tells its uid, if there was one."""
+    """/clear ends the life and tells the command that brings it back, if there was one."""
+    file += " of today"
     result = run("chat", file, "trip", given="/clear\nHello\n/clear\n/count\n")
     first, _, second, count = result.stdout.splitlines()
     assert ("The conversation is forgotten.", "Messages: 0") == (first, count)
-    assert 0 == run("restore", file, second.split()[-1]).exit_code
+    assert 0 == run(*shlex.split(second.partition("back: evstore ")[2])).exit_code
     assert "Messages: 3\n" == run("chat", file, "trip", given="/count").stdout
 
 
@@ -321,6 +323,19 @@ def chatting(file: str, *arguments: str) -> Iterator[Person]:
         finally:
             process.kill()
     os.close(leader)
+
+
+@pytest.mark.parametrize("session", ["-x", "$(touch touched)", "it's"])
+def test_how_to_go_on_can_be_typed(tmp_path, session):
+    """The command that is told at the end is one, whatever the file and the session are called."""
+    with chatting(str(tmp_path / "my chat.db"), "--", session) as person:
+        person.wait_for("Ctrl-D ends.\n> ")
+        person.write("/exit\n")
+        command = person.rest().partition("To go on: ")[2].replace("\n", "")
+    assert ["evstore", "chat", str(tmp_path / "my chat.db"), session] == [
+        word for word in shlex.split(command) if word != "--"
+    ]
+    assert session != "-x" or "chat --" in command
 
 
 def test_a_person_sees_tools_at_work_and_leaves_with_ctrl_d(file):

@@ -1,6 +1,7 @@
 """The verbs of the command line: tables for people, JSON for programs, one sentence for errors."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import evstore
 from evstore.cli import terminal
 from evstore.transfer import jsonlines
-from tests.command_line import damage, filled, run, shown, told
+from tests.command_line import EVSTORE, damage, filled, run, shown, told
 
 
 @pytest.fixture
@@ -197,6 +198,46 @@ def test_misuse_is_exit_2(file):
         assert "" == result.stdout
         assert 1 == len(result.stderr.splitlines()), result.stderr
     assert 2 == run().exit_code
+
+
+def test_what_looks_like_an_option_is_explained(file):
+    """Who gives a negative number, or a text with dashes before it, learns what to put there."""
+    for arguments in (("set", file, "trip", "x", "-5"), ("say", file, "trip", "me", "--ok?")):
+        result = run(*arguments)
+        assert (2, 1) == (result.exit_code, len(result.stderr.splitlines()))
+        assert "put -- before it" in result.stderr
+    told("set", file, "trip", "temperature", "--", "-5")
+    assert [-5] == told("get", file, "trip", "temperature")
+    assert "Did you mean" in run("ls", file, "--limti").stderr
+
+
+@pytest.mark.parametrize("number", [2**63, 10**40])
+def test_any_number_is_a_limit(file, number):
+    """A limit beyond everything that a store can hold is as good as none."""
+    for verb in (("ls",), ("log", "trip"), ("show", "trip"), ("history", "trip", "city")):
+        given = (verb[0], file, *verb[1:])
+        assert shown(*given) == shown(*given, "--limit", str(number))
+    assert told("stats", file, "--limit", str(number))
+    assert 1 == len(told("search", file, "Rome", "--limit", str(number)))
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        ("<&-", ("import",), 2),
+        (">&-", ("set", "trip", "x", "1"), 0),
+        ("2>&-", ("verify",), 0),
+        ("<&- >&- 2>&-", ("verify",), 0),
+    ],
+)
+def test_a_stream_that_is_closed_is_nobody(file, closed, arguments, code):
+    """Without stdin there is nothing to read, and what is said to nobody is no failure."""
+    command = [*EVSTORE, arguments[0], file, *arguments[1:]]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    done = subprocess.run(shell, capture_output=True, input=b"", check=False)
+    assert code == done.returncode, done
+    assert (b"ok\n" if closed == "2>&-" else b"") == done.stdout
+    assert (closed == "<&-") == (b"the end of the export is missing" in done.stderr)
 
 
 def test_reading_changes_nothing(file):

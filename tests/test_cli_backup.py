@@ -56,6 +56,28 @@ def test_what_cannot_be_copied_is_told(file, tmp_path, monkeypatch, arguments, c
     assert {"agents.db"} == {name.partition("-")[0] for name in os.listdir(tmp_path)}
 
 
+@pytest.mark.parametrize("target", ["sqlite:copy.db", "sqlite://copy.db", "copy.db/"])
+def test_a_target_is_what_other_verbs_take_it_for(file, tmp_path, monkeypatch, target):
+    """What is told, verified and written is the file that others open by that name."""
+    monkeypatch.chdir(tmp_path)
+    (line,) = told("backup", file, target, "--level", "full")
+    assert "copy.db" == line["path"]
+    there = {name.removesuffix("-wal").removesuffix("-shm") for name in os.listdir(tmp_path)}
+    assert {"agents.db", "copy.db"} == there
+    assert told("ls", file) == told("ls", target)
+
+
+@pytest.mark.parametrize("target", ["memory:", ":memory:", "redis://host"])
+def test_a_target_that_can_be_no_file_is_misuse(file, tmp_path, monkeypatch, target):
+    """Memory, or the server of another engine, is refused before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    for verb in ("backup", "migrate"):
+        result = run(verb, file, target)
+        assert (2, "") == (result.exit_code, result.stdout)
+        assert "give a path" in result.stderr
+    assert ["agents.db"] == os.listdir(tmp_path)
+
+
 def test_a_level_finds_what_was_tampered_with(file, tmp_path):
     """A store whose log was changed is copied as it is, and a higher level tells."""
     damage(file)

@@ -227,3 +227,10 @@ def test_each_shell_reads_its_script(shell, check, tmp_path):
 def test_fish_does_not_split_at_commas():
     """The script for fish keeps the commas of an answer."""
     assert 'string split --max 1 "," $completion' in run("completion", "fish").stdout
+
+
+def test_a_shell_has_to_be_named():
+    """Without one the shells are named, in one sentence."""
+    result = run("completion")
+    assert 2 == result.exit_code
+    assert result.stderr.endswith("Choose from: bash, zsh, fish\n")

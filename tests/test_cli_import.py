@@ -6,8 +6,14 @@ import pytest
 
 import evstore
 from evstore.transfer import FORMATS
-from tests.command_line import run, told
+from tests.command_line import filled, run, told
 from tests.foreign import json_file, lines_file, said, texts
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A store with a conversation, a fork, and a session that was deleted."""
+    return filled(tmp_path / "other.db")
 
 
 @pytest.fixture
@@ -85,4 +91,37 @@ def test_a_missing_source_makes_no_store(path, tmp_path):
     """Where nothing can be read, nothing is created."""
     result = run("import", str(path), str(tmp_path / "no"), "--from", "chatgpt")
     assert (1, True) == (result.exit_code, "No such file" in result.stderr)
+    assert not path.exists()
+
+
+def test_a_life_that_comes_twice_is_counted_once(file, path):
+    """Exports may be joined, and the counts tell what was added."""
+    exported = run("export", file).stdout
+    (counts,) = told("import", str(path), given=exported + exported)
+    assert {"sessions": 3, "batches": 7, "events": 8} == counts
+
+
+@pytest.mark.parametrize("given", ["", "\n", "no export\n", '\n{"birth":1}\n', '{"evstore":9}\n'])
+def test_what_is_no_export_makes_no_store(path, given):
+    """Lines that do not begin as an export does are refused before the file is created."""
+    result = run("import", str(path), given=given)
+    assert result.exit_code in (1, 2)
+    assert 1 == len(result.stderr.splitlines())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--from", "adk"), "is no SQLite database"),
+        (("--from", "json"), "mapping"),
+        (("--from", "chatgpt", "--mapping", "mapping.json"), "a mapping is for the format 'json'"),
+    ],
+)
+def test_what_is_of_another_format_makes_no_store(tmp_path, monkeypatch, path, arguments, words):
+    """A source or mapping that cannot be used is refused before the file is created."""
+    monkeypatch.chdir(tmp_path)
+    json_file(tmp_path / "mapping.json", {})
+    result = run("import", str(path), "mapping.json", *arguments)
+    assert (True, "") == (words in result.stderr, result.stdout)
     assert not path.exists()

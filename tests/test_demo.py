@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +73,10 @@ def test_a_second_demonstration_takes_a_fresh_name(folder):
     assert "evstore-demo-2.db" in demo(file).stdout
     assert "evstore-demo-3.db" in demo(file).stdout
     assert before == hashlib.sha256((folder / "evstore-demo.db").read_bytes()).digest()
-    result = demo(file, "-o", "evstore-demo.db")
-    assert 2 == result.exit_code
-    assert "already there" in result.stderr
+    for name in ("evstore-demo.db", "sqlite:evstore-demo.db"):
+        result = demo(file, "-o", name)
+        assert 2 == result.exit_code
+        assert "already there" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -164,6 +166,19 @@ def test_the_dialogues_are_what_people_wrote():
         {"user", "assistant"} >= {message["role"] for message in conversation.messages}
         for conversation in found
     )
+
+
+@pytest.mark.parametrize("name", ["it's $HOME.db", "-x.db"])
+def test_the_next_commands_name_any_file(name):
+    """The commands to go on with are quoted for the shell."""
+    result = demo(given([HELLO]), "-o", name)
+    commands = result.stdout.partition("Go on with")[2].strip().splitlines()
+    for command in commands:
+        words = shlex.split(command.partition(" | ")[0])
+        assert name in words
+        assert not name.startswith("-") or "--" in words[: words.index(name)]
+        shown = CliRunner().invoke(app, words[1:])
+        assert 0 == shown.exit_code, command
 
 
 def test_the_next_commands_can_be_typed_as_they_stand(folder):

@@ -31,9 +31,10 @@ def test_migrate_copies_and_counts(file, tmp_path):
     (counts,) = told("migrate", file, "copy.db")
     assert (3, 3, 0) == (counts["sessions"], counts["untouched"], counts["dropped"])
     assert told("ls", file) == told("ls", "copy.db")
-    result = run("migrate", file, "copy.db")
-    assert 2 == result.exit_code
-    assert "is there already" in result.stderr
+    for target in ("copy.db", "sqlite:copy.db"):
+        result = run("migrate", file, target)
+        assert 2 == result.exit_code
+        assert "is there already" in result.stderr
 
 
 def test_migrate_with_a_function(file, tmp_path):
@@ -60,10 +61,18 @@ def test_migrate_shows_facts_to_a_person(file, monkeypatch):
 
 @pytest.mark.parametrize(
     "named",
-    ["no_colon", "no_such_module:f", "my_quiet_transform:no_such", "my_quiet_transform:NOTHING"],
+    [
+        "no_colon",
+        "no_such_module:f",
+        "my_quiet_transform:no_such",
+        "my_quiet_transform:NOTHING",
+        "my_broken_transform:f",
+        ":f",
+    ],
 )
 def test_a_function_that_cannot_be_had_is_misuse(file, named):
-    """What is no function is told before anything is written."""
+    """What is no function, or in a module that fails, is told before anything is written."""
+    Path("my_broken_transform.py").write_text("{}['nothing']")
     result = process("migrate", file, "new.db", "--with", named)
     assert 2 == result.returncode
     assert named in result.stderr.decode()

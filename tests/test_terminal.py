@@ -19,6 +19,7 @@ import evstore
 import evstore.cli
 from evstore.cli import terminal
 from evstore.cli.verbs import app
+from evstore.transfer.layout import HEADER
 from tests.command_line import EVSTORE, damage, filled, process, run, shown
 from tools import cli_docs
 
@@ -164,10 +165,13 @@ def test_an_interrupt_is_exit_130(tmp_path):
     with subprocess.Popen(
         [*EVSTORE, "import", str(new)], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
+        assert child.stdin is not None
         assert child.stderr is not None
+        child.stdin.write(HEADER)
+        child.stdin.flush()
         while not new.exists():
             time.sleep(0.05)
-        time.sleep(0.5)  # Now it waits for lines.
+        time.sleep(0.5)  # Now it waits for more lines.
         child.send_signal(signal.SIGINT)
         assert b"" == child.stderr.read().strip()
     assert 130 == child.returncode

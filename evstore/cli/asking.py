@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +19,10 @@ from evstore.errors import Refused, SessionNotFound
 from evstore.events import is_number_or_date
 from evstore.moments import When
 from evstore.session import Session
-from evstore.store import Store
+from evstore.sqlite.database import MEMORY
+from evstore.store import Store, path_of
 
+_COUNT_MAX = (1 << 63) - 1
 _UID_DIGITS = 32
 _DIGITS = re.compile("[0-9]{1,18}")
 _DURATION = re.compile("([0-9]+(?:[.][0-9]+)?)([smhd]?)")
@@ -51,6 +54,17 @@ class _Moment(click.ParamType[Any]):
     ) -> list[CompletionItem[str]]:
         """Return the labels that begin so."""
         return complete_moment(ctx, param, incomplete)
+
+
+class _Place(click.Path):
+    """Where a store is or will be: the path that `evstore.open` takes a text for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; raises Unsupported for the scheme of another engine."""
+        path = path_of(str(value))
+        if path == MEMORY:
+            return self.fail("a store in memory ends with this command: give a path", param, ctx)
+        return Path(path)
 
 
 class _Name(click.ParamType[Any]):
@@ -95,6 +109,17 @@ class _Expected(click.ParamType[Any]):
         return self.fail(f"{text!r} is not expected: give a sequence, or 'absent'", param, ctx)
 
 
+class _Count(click.IntRange):
+    """A whole number from 0 on; one beyond what SQLite can count to is the last that it can."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        return min(int(super().convert(value, param, ctx)), _COUNT_MAX)
+
+
 class _TimeToLive(click.ParamType[Any]):
     """A duration like 30m, 2h or 7d, a number of seconds, or a date (UTC) or time in ISO 8601."""
 
@@ -116,7 +141,9 @@ class _TimeToLive(click.ParamType[Any]):
         return self.fail(f"{text!r} is no deadline: give {example}", param, ctx)
 
 
-FILE = click.argument("file", type=click.Path())
+# Whether a file can be read is told by whoever reads it, in a sentence that says what helps.
+FILE = click.argument("file", type=click.Path(readable=False))
+PLACE = _Place()
 SESSION = click.argument("session", shell_complete=complete_session)
 MOMENT = _Moment()
 NAME = _Name()
@@ -131,7 +158,7 @@ AT = click.option(
 ACTOR = click.option("--actor", metavar="NAME", help="Record who does this.")
 METADATA = click.option("--metadata", is_flag=True, help="Take the metadata, not the variables.")
 EXPECTED = _Expected()
-COUNT = click.IntRange(min=0)
+COUNT = _Count()
 
 
 def in_json(*, as_json: bool) -> bool:
@@ -147,7 +174,7 @@ def reading(file: str) -> Iterator[Store]:
 
 
 @contextmanager
-def writing(file: str, actor: str | None = None, *, create: bool = False) -> Iterator[Store]:
+def writing(file: str | Path, actor: str | None = None, *, create: bool = False) -> Iterator[Store]:
     """Open a store for writing; only with `create` may it come into being."""
     with evstore.open(file, create=create, actor=actor) as store:
         yield store

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import datetime
-from os import path
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,7 +10,7 @@ import click
 
 from evstore import replay
 from evstore.cli import asking, terminal
-from evstore.cli.asking import FILE, JSON, MOMENT
+from evstore.cli.asking import FILE, JSON, MOMENT, PLACE
 from evstore.cli.care import finding_line
 from evstore.cli.terminal import complain
 from evstore.store import Store
@@ -29,7 +29,7 @@ _LEVEL = click.option(
 
 @click.command(short_help="Copy a store while it is in use.")
 @FILE
-@click.argument("target", type=click.Path())
+@click.argument("target", type=PLACE)
 @click.option(
     "--at",
     type=MOMENT,
@@ -42,7 +42,7 @@ _LEVEL = click.option(
 def backup(
     context: click.Context,
     file: str,
-    target: str,
+    target: Path,
     at: int | datetime | None,
     level: replay.Level,
     as_json: bool,
@@ -55,9 +55,9 @@ def backup(
         position = store.backup(
             target, at=at, progress=lambda done, total: advance(_PERCENT * done // total)
         )
-    size_bytes = path.getsize(target)
+    size_bytes = target.stat().st_size
     if asking.in_json(as_json=as_json):
-        fields = {"path": target, "position": position, "size_bytes": size_bytes}
+        fields = {"path": str(target), "position": position, "size_bytes": size_bytes}
         terminal.write(terminal.json_line(fields))
     else:
         terminal.say(f"copied up to position {position:,}, {terminal.size(size_bytes)}")
@@ -99,12 +99,12 @@ def ship(file: str, folder: str, follows: bool, as_json: bool) -> None:
 
 @click.command("restore-from", short_help="Build a store from a folder of segments.")
 @click.argument("folder", type=click.Path())
-@click.argument("target", type=click.Path())
+@click.argument("target", type=PLACE)
 @_LEVEL
 @JSON
 @click.pass_context
 def restore_from_(
-    context: click.Context, folder: str, target: str, level: replay.Level, as_json: bool
+    context: click.Context, folder: str, target: Path, level: replay.Level, as_json: bool
 ) -> None:
     """Build the store TARGET from the segments in FOLDER, or add to it what is new in them.
 

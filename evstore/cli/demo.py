@@ -14,6 +14,7 @@ from rich.text import Text
 import evstore
 from evstore import replay
 from evstore.cli import dialogues, terminal
+from evstore.cli.asking import PLACE
 from evstore.cli.care import finding_line
 from evstore.cli.dialogues import Conversation
 from evstore.cli.shown import LOG_COLUMNS, event_rows, one_line, said
@@ -31,9 +32,15 @@ _SIDES = (Column("", 14, style="bold"), Column("then", 30), Column("now", 30))
 
 @click.command(short_help="See it all at work on conversations.")
 @click.argument("input", required=False)
-@click.option("-o", "--output", metavar="FILE", help="Keep the store here; it must not exist yet.")
+@click.option(
+    "-o",
+    "--output",
+    type=PLACE,
+    metavar="FILE",
+    help="Keep the store here; it must not exist yet.",
+)
 @click.pass_context
-def demo(context: click.Context, input: str | None, output: str | None) -> None:
+def demo(context: click.Context, input: str | None, output: Path | None) -> None:
     """Record conversations, travel back, fork, verify, and rebuild the present from the log.
 
     INPUT is a JSON or JSON Lines file of conversations: lists of messages with a role, or objects
@@ -57,17 +64,17 @@ def demo(context: click.Context, input: str | None, output: str | None) -> None:
         context.exit(1)
 
 
-def _fresh(output: str | None) -> str:
+def _fresh(output: Path | None) -> Path:
     """Return a path where no file is yet."""
     if output is not None:
-        if os.path.exists(output):
+        if output.exists():
             raise Refused(f"{output} is already there: give --output another name")
         return output
     stem, dot = os.path.splitext(DEFAULT_OUTPUT)
     names = (f"{stem}-{number}{dot}" for number in count(2))
-    path = DEFAULT_OUTPUT
-    while os.path.exists(path):
-        path = next(names)
+    path = Path(DEFAULT_OUTPUT)
+    while path.exists():
+        path = Path(next(names))
     return path
 
 
@@ -202,20 +209,20 @@ def _rebuild(store: Store) -> bool:
     return before == after
 
 
-def _say_goodbye(path: str, session_id: str, moment: int) -> None:
+def _say_goodbye(path: Path, session_id: str, moment: int) -> None:
     terminal.say()
-    terminal.say(f"The store is {terminal.harmless(path)}. Go on with", "bold")
-    shown = terminal.harmless(path if " " not in path else f"'{path}'")
+    terminal.say(f"The store is {terminal.harmless(str(path))}. Go on with", "bold")
+    file, session = terminal.as_typed(str(path)), terminal.as_typed(str(path), session_id)
     program = _program()
     for command in (
-        f"ls {shown}",
-        f"show {shown} {session_id}",
-        f"show {shown} {session_id} --at {moment}",
-        f"log {shown} {session_id}/what-if",
-        f"export {shown} | {program} import copy.db",
-        f"doctor {shown}",
+        f"ls {file}",
+        f"show {session}",
+        f"show --at {moment} {session}",
+        f"log {session}/what-if",
+        f"export {file} | {program} import copy.db",
+        f"doctor {file}",
     ):
-        terminal.say(f"  {program} {command}")
+        terminal.say(terminal.harmless(f"  {program} {command}"))
 
 
 def _program() -> str:

@@ -5,6 +5,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import apsw
@@ -16,11 +17,10 @@ import evstore
 from evstore import repair as pairing
 from evstore import replay
 from evstore.cli import terminal
-from evstore.cli.asking import FILE
+from evstore.cli.asking import PLACE
 from evstore.cli.care import finding_line
 from evstore.errors import EvstoreError
 from evstore.sqlite import schema
-from evstore.sqlite.failures import translate
 from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
 
 FINDINGS_SHOWN = 20
@@ -59,7 +59,7 @@ class Header(NamedTuple):
 
 
 @click.command(short_help="Examine a file, whatever it is.")
-@FILE
+@click.argument("file", type=PLACE)
 @click.option(
     "--repair",
     is_flag=True,
@@ -67,7 +67,7 @@ class Header(NamedTuple):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON Lines.")
 @click.pass_context
-def doctor(context: click.Context, file: str, repair: bool, as_json: bool) -> None:
+def doctor(context: click.Context, file: Path, repair: bool, as_json: bool) -> None:
     """Examine FILE, whatever it is; exit 1 if something is wrong with it.
 
     Without --repair nothing is changed. With it, conversations that model APIs would refuse get
@@ -88,10 +88,14 @@ def doctor(context: click.Context, file: str, repair: bool, as_json: bool) -> No
         context.exit(1)
 
 
-def _examine(path: str, *, repairing: bool) -> Iterator[Check]:
+def _examine(path: Path, *, repairing: bool) -> Iterator[Check]:
     yield Check("versions", "ok", _versions())
     try:
-        with open(path, "rb") as file:
+        if not stat.S_ISREG(path.stat().st_mode):  # A pipe would be waited for.
+            what = f"{path} is not a regular file: give the path of a file"
+            yield Check("file", "wrong", what)
+            return
+        with path.open("rb") as file:
             beginning = file.read(HEADER_BYTES)
     except OSError as error:
         yield Check("file", "wrong", f"{path} cannot be read: {error.strerror}")
@@ -100,7 +104,7 @@ def _examine(path: str, *, repairing: bool) -> Iterator[Check]:
     if header is None or not header.is_ours:
         yield Check("file", "wrong", _stranger(beginning, header))
         return
-    yield Check("file", "ok", f"made by evstore, {terminal.size(os.path.getsize(path))}")
+    yield Check("file", "ok", f"made by evstore, {terminal.size(path.stat().st_size)}")
     yield _format(header)
     yield _checksums(header)
     yield _permissions(path)
@@ -158,8 +162,8 @@ def _checksums(header: Header) -> Check:
     return Check("checksums", "note", what)
 
 
-def _permissions(path: str) -> Check:
-    names = [name for name in (path, f"{path}-wal", f"{path}-shm") if os.path.exists(name)]
+def _permissions(path: Path) -> Check:
+    names = [name for name in (str(path), f"{path}-wal", f"{path}-shm") if os.path.exists(name)]
     modes = {os.path.basename(name): stat.S_IMODE(os.stat(name).st_mode) for name in names}
     too_open = [f"{name} ({mode:04o})" for name, mode in modes.items() if mode & 0o077]
     if too_open:
@@ -168,7 +172,7 @@ def _permissions(path: str) -> Check:
     return Check("permissions", "ok", "for its owner alone")
 
 
-def _wal(path: str) -> Check:
+def _wal(path: Path) -> Check:
     wal = f"{path}-wal"
     size_bytes = os.path.getsize(wal) if os.path.exists(wal) else 0
     if size_bytes > WAL_BYTES_MAX:
@@ -177,11 +181,11 @@ def _wal(path: str) -> Check:
     return Check("WAL", "ok", terminal.size(size_bytes))
 
 
-def _content(path: str, *, repairing: bool) -> Iterator[Check]:
+def _content(path: Path, *, repairing: bool) -> Iterator[Check]:
     checks: list[Check] = []
     try:
         with evstore.open(path, read_only=True) as store, terminal.progress("examining"):
-            checks += _integrity(store.engine.path)
+            checks += _integrity(store)
             checks += _verified(store)
             is_sound = all(check.state == "ok" for check in checks)
             if not (repairing and is_sound):
@@ -199,13 +203,11 @@ def _content(path: str, *, repairing: bool) -> Iterator[Check]:
     yield from checks
 
 
-def _integrity(path: str) -> Iterator[Check]:
+def _integrity(store: evstore.Store) -> Iterator[Check]:
     try:
-        flags = apsw.SQLITE_OPEN_READONLY
-        with apsw.Connection(path, flags=flags, vfs=checksum_vfs()) as connection:
-            found = connection.pragma("integrity_check")
-    except apsw.Error as error:
-        found = str(translate(error, path, 0))
+        found = store.engine.database.ask(lambda on: on.connection.pragma("integrity_check"))
+    except EvstoreError as error:
+        found = str(error)
     if found == "ok":
         yield Check("pages", "ok", "SQLite's integrity check finds nothing")
     else:

@@ -3,18 +3,19 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import attrs
 import click
 
 from evstore import replay
 from evstore.cli import asking, terminal
-from evstore.cli.asking import JSON
+from evstore.cli.asking import JSON, PLACE
 
 
 @click.command(short_help="Copy all sessions into a new file, or change them on the way.")
-@click.argument("source", type=click.Path())
-@click.argument("target", type=click.Path())
+@click.argument("source", type=click.Path(readable=False))
+@click.argument("target", type=PLACE)
 @click.option(
     "--with",
     "transform",
@@ -25,7 +26,7 @@ from evstore.cli.asking import JSON
 @click.option("--resume", is_flag=True, help="Go on with a migration that was cut short.")
 @JSON
 def migrate(
-    source: str, target: str, transform: str | None, dry_run: bool, resume: bool, as_json: bool
+    source: str, target: Path, transform: str | None, dry_run: bool, resume: bool, as_json: bool
 ) -> None:
     """Copy all sessions of SOURCE, ended lives too, into the new file TARGET.
 
@@ -60,8 +61,10 @@ def _function(named: str) -> replay.Transform:
     sys.path.insert(0, os.getcwd())
     try:
         function: replay.Transform = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise click.UsageError(f"{named!r} cannot be had ({error}): check the name") from error
+    except Exception as error:  # Whatever a module may raise that is being written.
+        what = f"{type(error).__name__}: {error}"
+        reason = f"{named!r} cannot be had ({what}): check the name and the module"
+        raise click.UsageError(reason) from error
     finally:
         sys.path.remove(os.getcwd())
     if not callable(function):

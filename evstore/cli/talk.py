@@ -120,7 +120,8 @@ class Talk:
             if self._is_over:
                 break
         if self._is_typed:
-            note(f"To go on: evstore chat {self._file} {self._chat.session.id}")
+            session = self._chat.session.id
+            note(f"To go on: evstore chat {terminal.as_typed(self._file, session)}")
         return self._is_fine or self._is_typed
 
     def _attempt(self, act: Callable[[], None]) -> None:
@@ -230,7 +231,9 @@ class Talk:
     def clear(self, _: str) -> None:
         """Forget the conversation: the life of the session ends, and its log stays."""
         uid = self._chat.clear()
-        kept = "" if uid is None else f" To bring it back: evstore restore {self._file} {uid}"
+        kept = ""
+        if uid is not None:
+            kept = f" To bring it back: evstore restore {terminal.as_typed(self._file, uid)}"
         terminal.say(harmless(f"The conversation is forgotten.{kept}"))
 
     def help(self, _: str) -> None:

@@ -1,6 +1,7 @@
 """What a person and what a program get to see; stored text never reaches a terminal raw."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,6 +85,12 @@ def harmless(text: str, keep: str = "") -> str:
 
 def _spelled(character: str, keep: str) -> str:
     return character if character in keep else character.encode("unicode_escape").decode()
+
+
+def as_typed(*arguments: str) -> str:
+    """Return arguments as they are typed in a shell, none of them to be taken for an option."""
+    before = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+    return shlex.join([*before, *arguments])
 
 
 def say(line: str | Text = "", style: str = "") -> None:

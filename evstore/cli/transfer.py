@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 import attrs
 import click
 
+import evstore
 from evstore.cli import asking, terminal
 from evstore.cli.asking import FILE, JSON
 from evstore.cli.terminal import complain
@@ -19,6 +21,7 @@ from evstore.transfer import (
     import_from,
     import_lines,
 )
+from evstore.transfer.jsonlines import begun
 
 LINE_BYTES_MAX = 1 << 30
 
@@ -66,10 +69,14 @@ def import_(
         raise click.UsageError("--prefix and --mapping go with --from: name a format, too")
     if input == "-" and not asking.is_piped_in():
         raise click.UsageError("nothing comes through stdin: name the exported file, or pipe it in")
-    with click.open_file(input, "rb") as stream, asking.writing(file, create=True) as store:
+    with click.open_file(input, "rb") as stream:
+        lines = begun(_lines(stream))  # so that no store is made for nothing
         total = None if input == "-" else os.path.getsize(input)
-        with terminal.progress("importing", total) as advance:
-            added = import_lines(store, _lines(stream), advance)
+        with (
+            asking.writing(file, create=True) as store,
+            terminal.progress("importing", total) as advance,
+        ):
+            added = import_lines(store, lines, advance)
     if asking.in_json(as_json=as_json):
         fields = {"sessions": added.sessions, "batches": added.batches, "events": added.events}
         terminal.write(terminal.json_line(fields))
@@ -90,9 +97,9 @@ def _import_foreign(
     """Import from a format, print what is reported as it comes, and count at the end."""
     if input == "-":
         raise click.UsageError("with --from, INPUT is a file or a folder: name it")
-    os.stat(input)  # so that no store is made for nothing
     in_json = asking.in_json(as_json=as_json)
     document = None if mapping is None else _mapping(mapping)
+    _begin(format, input, document)
 
     def report(reported: Reported) -> None:
         if in_json:
@@ -116,6 +123,20 @@ def _import_foreign(
         terminal.say(f"added {_counts(added)}, {added.kept:,} of them kept raw")
     if added.reported:
         context.exit(1)
+
+
+class _Begun(Exception):
+    """Something was read that can be imported."""
+
+
+def _begin(format: str, input: str, mapping: Any) -> None:
+    """Import the beginning into memory, so that no store is made for nothing."""
+
+    def stop(_: object) -> None:
+        raise _Begun
+
+    with suppress(_Begun), evstore.open(":memory:") as store:
+        import_from(store, format, input, mapping=mapping, progress=stop, report=stop)
 
 
 def _mapping(path: str) -> Any:

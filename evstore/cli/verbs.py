@@ -85,8 +85,12 @@ def _explain(error: BaseException) -> int:
         case click.exceptions.NoArgsIsHelpError():
             click.echo(error.format_message(), err=True)
             return MISUSE
+        case click.NoSuchOption() if not error.possibilities:
+            given = error.option_name
+            complain(f"there is no option {given!r}: if it is an argument, put -- before it")
+            return MISUSE
         case click.ClickException():
-            complain(error.format_message())
+            complain(error.format_message().replace("\n\t", " "))  # click lists choices so
             return error.exit_code
         case EvstoreError():
             complain(str(error))

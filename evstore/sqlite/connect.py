@@ -58,6 +58,8 @@ def open_writer(path: str, keep_waiting: Callable[[int], bool]) -> schema.Cursor
     """Return a cursor that writes, creating the format in a blank file, or upgrading an old one."""
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=checksum_vfs())
     try:
+        if connection.readonly("main"):  # SQLite does so without a word.
+            raise apsw.ReadOnlyError
         connection.set_busy_handler(keep_waiting)
         cursor = _hardened(connection)
         # Where the journal changes, and where another process closes the file just then, SQLite

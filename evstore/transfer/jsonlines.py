@@ -1,6 +1,7 @@
 """JSON Lines that lose nothing: what one store exports another imports, every link unchanged."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import attrs
 
@@ -116,6 +117,36 @@ def import_lines(
     return _Import(store.engine, progress).run(lines)
 
 
+def begun(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the same lines, once they are seen to begin as an export does.
+
+    Raises Refused and FromTheFuture, as importing them would.
+    """
+    lines, seen = iter(lines), []
+    for line in lines:
+        seen.append(line)
+        if line.strip():
+            _read(Reader(), len(seen), line)
+            return chain(seen, lines)
+    raise _cut_off(len(seen))
+
+
+def _read(reader: Reader, number: int, line: bytes) -> Batch | None:
+    try:
+        return reader.read(line)
+    except FromTheFuture:
+        raise
+    except Refused as error:
+        raise Refused(f"line {number} cannot be imported: {error}") from error
+
+
+def _cut_off(number: int) -> Refused:
+    return Refused(
+        f"after line {number} the end of the export is missing: export it again, and import it "
+        "again; what is already there will be passed over"
+    )
+
+
 class _Import:
     """One run over lines: the chunk that is being gathered, and what was added so far."""
 
@@ -133,31 +164,19 @@ class _Import:
         for self._line, line in enumerate(lines, 1):
             self._bytes += len(line)
             self._chunk_bytes += len(line)
-            if line.strip():
-                self._take(line)
+            batch = _read(self._reader, self._line, line) if line.strip() else None
+            if batch is not None:
+                self._chunk.append((self._line, batch))
             if len(self._chunk) >= CHUNK_BATCHES_MAX or self._chunk_bytes >= CHUNK_BYTES_MAX:
                 self._write()
         if not self._reader.ended:
-            raise Refused(
-                f"after line {self._line} the end of the export is missing: export it again, and "
-                "import it again; what is already there will be passed over"
-            )
+            raise _cut_off(self._line)
         self._write()
         return self._added
 
-    def _take(self, line: bytes) -> None:
-        try:
-            batch = self._reader.read(line)
-        except FromTheFuture:
-            raise
-        except Refused as error:
-            raise Refused(f"line {self._line} cannot be imported: {error}") from error
-        if batch is not None:
-            self._chunk.append((self._line, batch))
-
     def _write(self) -> None:
         chunk, self._chunk, self._chunk_bytes = self._chunk, [], 0
-        births = [batch.uid for _, batch in chunk if batch.birth is not None]
+        births = {batch.uid for _, batch in chunk if batch.birth is not None}
         sessions = sum(self._engine.find_uid(uid)[0] is None for uid in births)
         at = self._line
 
