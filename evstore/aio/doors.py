@@ -138,8 +138,9 @@ class Variables(_Door[PlainVariables]):
 
     async def delete(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
-        deleted = (await self._turn()).__delitem__(name)  # type: ignore[func-returns-value] # as below
-        await _awaited(deleted)
+        door = await self._turn()
+        said = door.__delitem__(name)  # type: ignore[func-returns-value] # it is to be awaited
+        await _awaited(said)
 
     @overload
     async def pop(self, name: str, /) -> Any: ...
@@ -160,7 +161,7 @@ class Variables(_Door[PlainVariables]):
     async def clear(self) -> None:
         """Delete all variables, in one transaction."""
         door = await self._turn()
-        await _awaited(door.clear())  # type: ignore[func-returns-value] # it is to be awaited
+        await _awaited(door.clear())  # type: ignore[func-returns-value] # as above
 
     async def update(self, other: Any = (), /, **named: Any) -> None:
         """Set many variables, in one transaction."""
