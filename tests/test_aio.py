@@ -335,9 +335,9 @@ def test_a_transaction_is_one_commit(loop, path: Path, monkeypatch):
     """Batches of several sessions are recorded at consecutive positions, or none is."""
     real = Engine.moment
 
-    def slow(self: Any, *arguments: Any) -> Any:
+    def slow(self: Any, *arguments: Any, **named: Any) -> Any:
         time.sleep(0.02)
-        return real(self, *arguments)
+        return real(self, *arguments, **named)
 
     async def main() -> None:
         async with aio.open(path) as store:
