@@ -359,8 +359,11 @@ class Snapshot:
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         cursor = self._cursor
-        if cursor.connection.in_transaction:  # Some errors have already ended it.
-            cursor.execute("rollback")
+        try:
+            if cursor.connection.in_transaction:  # Some errors have already ended it.
+                cursor.execute("rollback")
+        except apsw.InterruptError:
+            pass  # The store is being closed, and the connection with it.
         self._database.readers.give_back(cursor)
         if isinstance(error, apsw.Error):
             raise self._database.translated(error) from error
