@@ -34,14 +34,14 @@ class Readers:
         self._idle: list[Cursor] = []
         self._resting: list[Cursor] = []  # while the process forks
         self._outdated: set[Cursor] = set()  # those in use that read the file as it lay there
-        self._lies: tuple[int, ...] | None = None  # how it lay there, where it is read like that
+        self._untouched: tuple[int, ...] | None = None  # its marks, where it is read as it lies
         self._changing = threading.Lock()  # held while one is opened, closed or interrupted
         self._ended = False
 
     def take(self) -> Cursor:
         """Return a cursor that nobody else uses; `give_back` has to follow."""
         self._check()
-        if self._lies is not None and self._lies != _lie(self._path):
+        if self._untouched is not None and self._untouched != _marks(self._path):
             self.look_anew()
             self.find_out()
         return self._idle_one() or self._connect()
@@ -60,17 +60,17 @@ class Readers:
         try:
             self._try()
         except (Unavailable, ReadOnly):
-            lies = _lie(self._path)
-            if lies[-1]:
+            marks = _marks(self._path)
+            if marks[-1]:
                 reason = "it was not closed cleanly: open it once where it can be written"
                 raise Unavailable(self._path, reason) from None
-            self._lies = lies
+            self._untouched = marks
             self._try()
 
     def look_anew(self) -> None:
         """Forget how the file lay there, since somebody writes to it from now on."""
-        if self._lies is not None:
-            self._lies = None
+        if self._untouched is not None:
+            self._untouched = None
             self._close_idle()
             self._outdated.update(self._all)
 
@@ -128,7 +128,7 @@ class Readers:
         with self._changing:
             try:
                 wait_ms = round(1000 * self._wait_s)
-                cursor = open_reader(self._path, wait_ms, immutable=self._lies is not None)
+                cursor = open_reader(self._path, wait_ms, immutable=self._untouched is not None)
             except apsw.Error as error:
                 raise translate(error, self._path, self._wait_s) from error
             self._all.add(cursor)
@@ -147,11 +147,11 @@ class Readers:
         self.give_back(cursor)
 
 
-def _lie(path: str) -> tuple[int, ...]:
+def _marks(path: str) -> tuple[int, ...]:
     """Return what changes as soon as somebody writes to a file; the size of its log comes last."""
-    lies: tuple[int, ...] = ()
+    marks: tuple[int, ...] = ()
     with suppress(FileNotFoundError):
         found = os.stat(path)
-        lies = (found.st_ino, found.st_size, found.st_mtime_ns)
+        marks = (found.st_ino, found.st_size, found.st_mtime_ns)
     log = f"{path}-wal"
-    return (*lies, os.path.getsize(log) if os.path.exists(log) else 0)
+    return (*marks, os.path.getsize(log) if os.path.exists(log) else 0)
