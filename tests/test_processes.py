@@ -15,7 +15,7 @@ import pytest
 
 import evstore
 from evstore.errors import Busy, Closed, ReadOnly, Unavailable
-from evstore.sqlite import database
+from evstore.sqlite import connect, database
 from tests.crash.audit import all_batches, audit
 
 CHILD_S_MAX = 60
@@ -216,6 +216,36 @@ def test_a_forked_child_opens_the_store_anew(tmp_path):
     session.variables["parent"] = 3
     assert {"child": 2, "parent": 3} == dict(session.variables)
     assert 3 == len(audit(store))
+    store.close()
+
+
+@needs_fork
+def test_a_child_forked_while_a_reader_is_opened_leaves_the_file_alone(tmp_path, monkeypatch):
+    """What was half opened may hold locks of the parent: the child does not touch the file."""
+    monkeypatch.setattr(database, "STILL_S", 0.05)
+    store = evstore.open(tmp_path / "store.db")
+    store.session("a").variables["x"] = 1
+    opening, opened = threading.Event(), threading.Event()
+
+    def slow(*arguments, **named):
+        opening.set()
+        opened.wait(10)
+        return connect.open_reader(*arguments, **named)
+
+    def child() -> None:
+        with pytest.raises(Unavailable, match="while the store was in use"):
+            evstore.open(tmp_path / "store.db")
+
+    monkeypatch.setattr("evstore.sqlite.readers.open_reader", slow)
+    reading = threading.Thread(target=store.session("a").view)
+    reading.start()
+    opening.wait(10)
+    try:
+        assert forked(child)
+    finally:
+        opened.set()
+        reading.join()
+    assert {"x": 1} == dict(store.session("a").variables)
     store.close()
 
 

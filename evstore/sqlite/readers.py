@@ -33,6 +33,7 @@ class Readers:
         self._all: weakref.WeakSet[Cursor] = weakref.WeakSet()
         self._idle: list[Cursor] = []
         self._resting: list[Cursor] = []  # while the process forks
+        self._rests = False  # all of them do
         self._outdated: set[Cursor] = set()  # those in use that read the file as it lay there
         self._untouched: tuple[int, ...] | None = None  # its marks, where it is read as it lies
         self._changing = threading.Lock()  # held while one is opened, closed or interrupted
@@ -88,23 +89,29 @@ class Readers:
     # Around a process fork.
 
     def rest(self, deadline: float) -> None:
-        """Wait until none is in use, at most until some time of `time.monotonic`."""
-        while len(self._resting) < len(self._all) and time.monotonic() < deadline:
-            cursor = self._idle_one()
-            if cursor is not None:
+        """Wait until none is in use, opened or closed, at most until a time of `time.monotonic`."""
+        while time.monotonic() < deadline:
+            while (cursor := self._idle_one()) is not None:
                 self._resting.append(cursor)
-            else:
-                time.sleep(_MOMENT_S)
+            if self._changing.acquire(blocking=False):
+                self._rests = {*self._all} == {*self._resting}
+                if self._rests:
+                    return
+                self._changing.release()
+            time.sleep(_MOMENT_S)
 
     @property
     def resting(self) -> list[Cursor] | None:
         """All of them, or None where not all of them rest."""
-        return self._resting if {*self._all} == {*self._resting} else None
+        return self._resting if self._rests else None
 
     def go_on(self) -> None:
         """Go on after a rest."""
         self._idle += self._resting
         self._resting.clear()
+        if self._rests:
+            self._rests = False
+            self._changing.release()
 
     # One by one.
 
