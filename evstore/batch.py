@@ -62,12 +62,6 @@ class _Overlay:
         self._bodies: list[int] = []  # which of what was said carries each message of this batch
         self._seen = 0  # how much of what was said
 
-    def still(self) -> "_Overlay":
-        """Return a copy of what is seen now, to which nothing is said any more."""
-        still = copy(self.looked())
-        still.part()
-        return still
-
     def part(self) -> None:
         """Share nothing that changes with the one of which it is a copy."""
         self.said, self._bodies = self.said.copy(), self._bodies.copy()
@@ -310,7 +304,8 @@ class Batch:
     def part(self) -> None:
         """Take no more, and go on showing what is there now: this is a copy of a batch."""
         self.end()
-        self._overlay = self._overlay.still()
+        self._overlay = copy(self._overlay.looked())
+        self._overlay.part()
 
     def say(
         self,

@@ -23,6 +23,7 @@ from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 
 Prefer = Literal["ours", "theirs"] | None
+_UNWRITTEN = "a session that was never written has nothing to merge"
 
 
 class Contested(NamedTuple):
@@ -45,12 +46,14 @@ class Merge:
 class Decision:
     """What a merge of a life up to a sequence records; with conflicts, known once called, nothing.
 
-    Raises Refused for an unknown preference.
+    Raises Refused for an unknown preference, and for a session that was never written.
     """
 
-    def __init__(self, writer: Writer, life: Life, seq: int, prefer: Prefer) -> None:
+    def __init__(self, writer: Writer, life: Life | None, seq: int, prefer: Prefer) -> None:
         if prefer not in (None, "ours", "theirs"):
             raise Refused(f"prefer={prefer!r} is unknown: give 'ours' or 'theirs', or nothing")
+        if life is None:
+            raise Refused(_UNWRITTEN)
         self._writer = writer
         self._life = life
         self._seq = seq
@@ -127,7 +130,7 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
     That is what was last merged, either way, or the nearest common ancestor.
     """
     if ours.life is None or theirs.life is None:
-        raise Refused("a session that was never written has nothing to merge")
+        raise Refused(_UNWRITTEN)
     ancestor = common_seq(ours, theirs)
     if not _related(ours.life, theirs.life):
         raise Refused("the sessions have no common ancestor: only forks can be merged")

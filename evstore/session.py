@@ -280,8 +280,6 @@ class Session:
         theirs = (other if isinstance(other, View) else other.view()).place
         if theirs.engine.identity != self._engine.identity:
             raise Refused("only a session of the same store can be merged")
-        if theirs.life is None:
-            raise Refused("a session that was never written has nothing to merge")
         decision = later.merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
         events = self._append(decision, cause=decision.cause)
         return later.merge.Merge(tuple(events), decision.conflicts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from evstore import later
 from evstore.deadlines import Ttl, lease
-from evstore.errors import BadName, Refused, SessionNotFound, Unavailable, Unsupported
+from evstore.errors import BadName, Refused, SessionNotFound, Unsupported
 from evstore.events import (
     METADATA,
     SESSION_DELETED,
@@ -84,31 +84,20 @@ def _system_time() -> int:
 def path_of(target: str | os.PathLike[str]) -> str:
     """Return the path that `open` takes a target for, or `:memory:`.
 
-    Raises Unsupported for another scheme, and Unavailable for what can be no path.
+    Raises Unsupported for another scheme.
     """
     if not isinstance(target, str):
         from pathlib import Path  # Whoever gives a path has loaded it.
 
-        return _checked(os.path.abspath(Path(target)))  # that no name is mistaken for `:memory:`
+        return os.path.abspath(Path(target))  # so that no name is mistaken for `:memory:`
     if target in (MEMORY, "memory:"):
         return MEMORY
     scheme, colon, rest = target.partition(":")
     if not colon or scheme not in _SCHEMES:
-        return _checked(target)
+        return target
     if scheme != "sqlite":
         raise Unsupported("this version of evstore", f"{scheme}: stores; give a path")
-    return _checked(rest.removeprefix("//"))
-
-
-def _checked(path: str) -> str:
-    """Return a path; raises Unavailable where SQLite, which takes UTF-8 up to a NUL, would not."""
-    try:
-        if "\0" not in path:
-            os.path.realpath(path).encode()
-            return path
-    except UnicodeEncodeError:
-        pass
-    raise Unavailable(repr(path), "its name is no UTF-8, or holds a NUL: give it another name")
+    return rest.removeprefix("//")
 
 
 class Store:
@@ -336,7 +325,7 @@ class Store:
         Corrupt where the store is damaged.
         """
         until = None if at is None else position_of(self._engine, at)
-        return self._engine.backup(_checked(os.path.abspath(os.fspath(path))), until, progress)
+        return self._engine.backup(os.path.abspath(os.fspath(path)), until, progress)
 
     def compact(self) -> "later.results.Gain":
         """Encode the log anew as tightly as it goes, and make the file smaller by what that saves.

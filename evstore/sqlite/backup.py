@@ -16,7 +16,7 @@ from evstore.errors import Corrupt, Refused, Unavailable
 from evstore.sqlite import log, verify
 from evstore.sqlite.adopt import adopt
 from evstore.sqlite.database import MEMORY, Database
-from evstore.sqlite.files import check_place, create_private, put_in_place
+from evstore.sqlite.files import create_private, place, put_in_place
 from evstore.sqlite.leases import copy_leases
 from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
 from evstore.sqlite.poller import newest_position
@@ -33,8 +33,7 @@ def backup(database: Database, path: str, until: int | None, progress: Progress 
     The file gets its name once it is verified and on the disk. Raises Refused where there is one,
     Unavailable, Unsupported, and Corrupt where what was copied does not verify.
     """
-    path = os.path.realpath(path)
-    check_place(path)
+    path = place(path)
     _check_free(path)
     # The name of the copy may be as long as the file system allows: this one is short.
     partial = os.path.join(os.path.dirname(path), f".backup-{os.urandom(8).hex()}.partial")

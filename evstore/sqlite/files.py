@@ -28,8 +28,16 @@ _LOCAL = ("fuseblk", "fusectl")
 _MOUNTS = "/proc/self/mountinfo"
 
 
-def check_place(path: str) -> None:
-    """Raise Unavailable or Unsupported where no store can be at this path."""
+def place(path: str) -> str:
+    """Return the real path; raises Unavailable and Unsupported where no store can be there."""
+    try:
+        if "\0" in path:
+            raise ValueError
+        path = os.path.realpath(path)
+        path.encode()
+    except ValueError:  # SQLite takes UTF-8, up to a NUL.
+        reason = "its name is no UTF-8, or holds a NUL: give it another name"
+        raise Unavailable(repr(path), reason) from None
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise Unavailable(path, f"the folder {folder} does not exist: create it first")
@@ -38,6 +46,7 @@ def check_place(path: str) -> None:
     kind = file_system(folder, _mounts())
     if kind.startswith(_NETWORK) and not kind.startswith(_LOCAL):
         raise Unsupported("sqlite", f"the network file system {kind}: use a local disk")
+    return path
 
 
 def create_private(path: str) -> None:

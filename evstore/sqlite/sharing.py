@@ -10,7 +10,7 @@ import weakref
 
 from evstore.errors import NotAStore, Unavailable
 from evstore.sqlite.database import MEMORY, STILL_S, Database
-from evstore.sqlite.files import check_place, create_private
+from evstore.sqlite.files import create_private, place
 
 _HEADER_BYTES = 100  # of every SQLite file
 _open: dict[tuple[int, int], Database] = {}
@@ -30,9 +30,8 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
         database.users += 1
         _memory.add(database)
         return database
-    path = os.path.realpath(path)
+    path = place(path)
     with _opening:
-        check_place(path)
         if not os.path.exists(path):
             if read_only or not create:
                 raise Unavailable(path, "there is no such file: check the path, or create it")
