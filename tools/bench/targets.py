@@ -78,6 +78,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("tasks_one", "{size} tasks on one session / one caller", "×", 12, at_least=True),
         Target("tasks_many", "{size} tasks, a session each / one caller", "×", 4.5, at_least=True),
         Target("tasks_lag", "{size} tasks: lag of their event loop, 99th percentile", "ms", 5),
+        Target("tasks_lag_own", "the longest of it, while no garbage is collected", "ms", 5),
     ),
     "endurance": (
         Target("threads_wrong", "64 threads, some fail: messages lost, doubled, moved", "", 0),
