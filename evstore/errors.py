@@ -52,22 +52,24 @@ Kind = TypeVar("Kind", bound=type[EvstoreError])
 
 @dataclass_transform(eq_default=False)
 def _error(cls: Kind) -> Kind:
-    """Make the annotations of a class its fields, in their order, after those of its base.
+    """Make the annotations of a class its fields, after those of its base in their order.
+
+    One that its base has already gets another default.
 
     attrs compiles methods for each class: that is most of what importing these would take.
     """
-    own = [
-        Parameter(
+    fields = dict(cls.__signature__.parameters) if cls.__signature__ else {}
+    fields |= {
+        name: Parameter(
             name,
             Parameter.POSITIONAL_OR_KEYWORD,
             default=vars(cls).get(name, Parameter.empty),
             annotation=kind,
         )
         for name, kind in cls.__annotations__.items()
-    ]
-    inherited = cls.__signature__.parameters.values() if cls.__signature__ else ()
-    cls.__signature__ = Signature([*inherited, *own])
-    cls.__match_args__ = tuple(cls.__signature__.parameters)  # type: ignore[misc]  # not final yet
+    }
+    cls.__signature__ = Signature([*fields.values()])
+    cls.__match_args__ = tuple(fields)  # type: ignore[misc]  # not final yet
     return cls
 
 
@@ -79,16 +81,14 @@ class Conflict(EvstoreError):
     expected: Any
     actual: Any
     name: str | None = None  # of the variable, where that is what was expected elsewhere
+    remedy: str = "read it again and retry"
 
     def __str__(self) -> str:
         """Return the sentence."""
         what = f"session {self.session!r}"
         if self.name is not None:
             what = f"{self.name!r} in {what}"
-        return (
-            f"{what} was expected at {self.expected} and is at {self.actual}: "
-            "read it again and retry"
-        )
+        return f"{what} was expected at {self.expected} and is at {self.actual}: {self.remedy}"
 
 
 @_error
@@ -114,24 +114,21 @@ class SessionNotFound(NotFound):
     """No such session lives, or the life that a handle was bound to has ended."""
 
     session: str
+    reason: str = "does not live"
+    remedy: str = (
+        "open it by its uid to read an ended life, restore it, or open the id again for a new one"
+    )
 
     def __str__(self) -> str:
         """Return the sentence."""
-        return (
-            f"there is no living session {self.session!r}: open it by its uid to read an ended "
-            "life, restore it, or open the id again for a new one"
-        )
+        return f"session {self.session!r} {self.reason}: {self.remedy}"
 
 
+@_error
 class SessionExpired(SessionNotFound):
     """The life that a handle was bound to has passed its deadline."""
 
-    def __str__(self) -> str:
-        """Return the sentence."""
-        return (
-            f"session {self.session!r} has expired: open it by its uid to read the life that is "
-            "over, restore it, or open the id again for a new one"
-        )
+    reason: str = "has expired"
 
 
 @_error
@@ -161,13 +158,11 @@ class NotStorable(Refused):
     path: str
     type: str
     detail: str = "has a type that cannot be stored without loss"
+    remedy: str = "convert it, register its class with evstore.register, or open with fallback="
 
     def __str__(self) -> str:
         """Return the sentence."""
-        return (
-            f"{self.path} ({self.type}) {self.detail}: "
-            "convert it, register its class with evstore.register, or open with fallback="
-        )
+        return f"{self.path} ({self.type}) {self.detail}: {self.remedy}"
 
 
 @_error
@@ -220,10 +215,11 @@ class Taken(Refused):
     """The session id or uid already belongs to another life."""
 
     session: str
+    remedy: str = "use another id"
 
     def __str__(self) -> str:
         """Return the sentence."""
-        return f"session {self.session!r} already exists with a log of its own: use another id"
+        return f"session {self.session!r} already exists with a log of its own: {self.remedy}"
 
 
 @_error
@@ -231,10 +227,11 @@ class ReadOnly(Refused):
     """A write was asked of something that only reads."""
 
     what: str
+    remedy: str = "write through a session of a store opened for writing"
 
     def __str__(self) -> str:
         """Return the sentence."""
-        return f"{self.what} is read-only: write through a session of a store opened for writing"
+        return f"{self.what} is read-only: {self.remedy}"
 
 
 @_error

@@ -80,11 +80,13 @@ REDO: Final = "redo:"
 REVERT: Final = "revert:"
 MERGE: Final = "merge:"
 RESERVED_CAUSES: Final = (UNDO, REDO, REVERT, MERGE)
+RUN: Final = "run:"  # the cause of what an agent did in a turn, with the seq that this began with
 _MERGED = rf"{MERGE}([0-9a-f]{{32}}):([0-9]{{1,10}})"
 _DATA_DEPTH_MAX = values.DEPTH_MAX + 1  # a value, and the object of the event that holds it
 TIME_US_MAX: Final = 253_402_300_799_999_999  # the last moment that a datetime can say
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_TIME_US_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Sentinel(enum.Enum):
@@ -116,8 +118,8 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(time_us: int) -> datetime:
-    """Return the aware UTC datetime of some µs since 1970; what is later is the last there is."""
-    return _EPOCH + timedelta(microseconds=min(time_us, TIME_US_MAX))
+    """Return the aware UTC datetime of some µs since 1970, or the nearest one that there is."""
+    return _EPOCH + timedelta(microseconds=max(_TIME_US_MIN, min(time_us, TIME_US_MAX)))
 
 
 @attrs.frozen
@@ -246,9 +248,9 @@ class Writer:
     def label(self, name: str, at: int) -> Body:
         """Return the body that gives a name to a moment; raises BadName and TooLarge."""
         if self.limits.check_name("label", name) == "":
-            raise BadName("label", name, "a label has at least one character")
+            raise BadName("label", name, "give at least one character")
         if is_number_or_date(name):
-            raise BadName("label", name, "a label is neither a number nor a date")
+            raise BadName("label", name, "give a label that is neither a number nor a date")
         return Body(LABEL_SET, name, b'{"at":%d}' % at, at)
 
     def delete(self, family: int, name: str) -> Body:
@@ -286,11 +288,11 @@ class Writer:
             try:
                 message = dict(message)
             except (TypeError, ValueError):
-                detail = "is not a message: a message is a mapping with a 'role'"
-                raise NotStorable("message", type(message).__name__, detail) from None
+                kind, remedy = type(message).__name__, "give a mapping with a 'role'"
+                raise NotStorable("message", kind, "is not a message", remedy) from None
         if type(message.get("role")) is not str:
-            detail = "is not a message: its 'role' has to be text"
-            raise NotStorable("message['role']", type(message.get("role")).__name__, detail)
+            kind = type(message.get("role")).__name__
+            raise NotStorable("message['role']", kind, "is not the role of a message", "give text")
         text = self._encode(message, "message")
         _check_size(text, self.limits.message_bytes_max, "the message")
         return text
@@ -300,7 +302,7 @@ class Writer:
         if reason is None:
             return b""
         if type(reason) is not str:
-            raise NotStorable("reason", type(reason).__name__, "is not text")
+            raise NotStorable("reason", type(reason).__name__, "is not text", "give text")
         text = values.encode(reason, root="reason")
         _check_size(text, self.limits.message_bytes_max, "the reason")
         return b',"reason":' + text
@@ -311,7 +313,8 @@ class Writer:
             if text is not None:
                 self.limits.check_name(what, text)
         if cause is not None and cause.startswith(RESERVED_CAUSES):
-            raise Refused(f"causes that start with {', '.join(RESERVED_CAUSES)} are reserved")
+            reserved = ", ".join(RESERVED_CAUSES)
+            raise Refused(f"causes that start with {reserved} are reserved: begin it otherwise")
 
     def _encode(self, value: Any, root: str) -> bytes:
         if (observer := observing.observer) is None:

@@ -6,13 +6,14 @@ the next, and `Event.data` takes what is older through those that it lacks.
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from evstore import values
 from evstore.errors import BadName, NotStorable, NotUpcast, Refused
 from evstore.registry import VERSION_MAX, origin
 
 Step = Callable[[Any], Any]
+AnyStep = TypeVar("AnyStep", bound=Step)
 
 _APPLICATION = "app."
 _APPLICATION_KIND = re.compile(r"app(\.[A-Za-z0-9_-]+)+\Z")
@@ -25,7 +26,7 @@ def is_application_kind(kind: object) -> bool:
     return type(kind) is str and _APPLICATION_KIND.match(kind) is not None
 
 
-def upcast(kind: str, version: int) -> Callable[[Step], Step]:
+def upcast(kind: str, version: int) -> Callable[[AnyStep], AnyStep]:
     """Return a decorator that takes the step from one version of a kind's data to the next.
 
     In this process the data of older events then goes through all steps up to the newest version,
@@ -38,7 +39,7 @@ def upcast(kind: str, version: int) -> Callable[[Step], Step]:
     check_kind(kind)
     _check_version(version, VERSION_MAX - 1)
 
-    def take(function: Step) -> Step:
+    def take(function: AnyStep) -> AnyStep:
         steps = _steps.setdefault(kind, {})
         known = steps.get(version)
         if known is not None and origin(known) != origin(function):
@@ -53,7 +54,7 @@ def upcast(kind: str, version: int) -> Callable[[Step], Step]:
 def check_kind(kind: Any) -> str:
     """Return a kind that an application may choose; raises BadName."""
     if not is_application_kind(kind):
-        raise BadName("kind", kind, "an application's kinds look like 'app.order.placed'")
+        raise BadName("kind", kind, "give one like 'app.order.placed'")
     return str(kind)
 
 

@@ -39,9 +39,8 @@ class Limits:
             raise BadName("session id", session_id, "give a text that is not empty")
         if len(session_id) > self.session_id_characters_max:
             shown = session_id[:40] + "…"
-            rule = (
-                f"it has {len(session_id)} characters, {self.session_id_characters_max} are allowed"
-            )
+            count_max = self.session_id_characters_max
+            rule = f"shorten its {len(session_id)} characters to {count_max}"
             raise BadName("session id", shown, rule)
         if not _FORBIDDEN_IN_IDS.isdisjoint(session_id):
             raise BadName(
