@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import attrs
@@ -20,6 +20,7 @@ from evstore.errors import NotUpcast, Refused
 from evstore.limits import Limits
 
 VERSION_MAX = (1 << 31) - 1
+Class = TypeVar("Class", bound=type)
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any], Any]
 Codec = tuple[Encode, Decode]
@@ -77,14 +78,14 @@ by_name: dict[str, Registration] = {}
 
 
 def register(
-    cls: type,
+    cls: Class,
     *,
     name: str | None = None,
     version: int = 1,
     encode: Encode | None = None,
     decode: Decode | None = None,
     upcast: Callable[[Any, int], Any] | None = None,
-) -> None:
+) -> Class:
     """Let the objects of a class be stored, in this process, under a name (that of the class).
 
     attrs and dataclass classes, pydantic models, Enums, numpy arrays and scalars, and subclasses of
@@ -92,7 +93,7 @@ def register(
     registered too. Fields come back as they were: no converter and no `__post_init__` runs again,
     and an object with attributes beside them is NotStorable. For others give `encode(object)`,
     which returns something storable, and `decode(data)`. `upcast(data, version)` brings data of an
-    older version up to this one; versions count from 1.
+    older version up to this one; versions count from 1. Returns the class, so that it decorates.
 
     Raises Refused where nothing is known about how to store the class, or another has the name.
     """
@@ -109,6 +110,7 @@ def register(
             raise Refused(f"how to store {cls.__name__} is not known: give encode= and decode=")
         encode, decode = encode or made[0], decode or made[1]
     by_class[cls] = by_name[name] = Registration(cls, name, version, encode, decode, upcast)
+    return cls
 
 
 def origin(defined: Any) -> tuple[str, str]:
@@ -129,7 +131,7 @@ def _codec(cls: type) -> Codec | None:
     if _is_numpy(cls):
         return _by_numpy(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_make"):
-        return tuple, cls._make
+        return _proven(cls, tuple, cls._make)
     for built_in, (to_plain, to_object) in _BUILT_IN.items():
         if issubclass(cls, built_in) and cls is not built_in:
             return _proven(cls, to_plain, to_object(cls))
@@ -203,20 +205,47 @@ def _left(value: Any, _kind: Any) -> Any:
 
 
 def _by_pydantic(cls: Any) -> Codec:
-    """Store a pydantic model as the dict of its fields, not validated again when it comes back."""
-    made_again = _made_again(cls) - cls.model_fields.keys()
+    """Store a pydantic model as the dict of its fields, not validated again when it comes back.
+
+    Fields go by their own names: an alias, or what a model is to iterate over, does not matter.
+    """
+    fields = cls.model_fields
+    made_again = _made_again(cls) - fields.keys()
+    takes_extra = cls.model_config.get("extra") == "allow"
 
     def encode(value: Any) -> dict[str, Any]:
-        return {name: item for name, item in value if name not in made_again}
+        held = {name: item for name, item in vars(value).items() if name not in made_again}
+        extra = value.__pydantic_extra__ or {}
+        if beside := (held.keys() - fields.keys()) | (extra.keys() & fields.keys()):
+            told = f"it has attributes beside its fields ({', '.join(sorted(beside))})"
+            raise TypeError(f"{told}: register it with encode= and decode=")
+        return held | extra
 
     def decode(data: Any) -> Any:
-        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
-        if missing := needed - data.keys():
-            raise KeyError(*sorted(missing))
-        extra = data.keys() - cls.model_fields
-        if extra and cls.model_config.get("extra") != "allow":
+        extra = {name: item for name, item in data.items() if name not in fields}
+        if extra and not takes_extra:
             raise TypeError(f"there are no fields {sorted(extra)}")
-        return cls.model_construct(**data)
+        held: dict[str, Any] = {}
+        for name, field in fields.items():
+            if name in data:
+                held[name] = data[name]
+            elif field.is_required():
+                raise KeyError(name)
+            else:
+                held[name] = field.get_default(call_default_factory=True, validated_data=held)
+        made = cls.__new__(cls)
+        made.__setstate__(
+            {
+                "__dict__": held.copy(),
+                "__pydantic_extra__": extra if takes_extra else None,
+                "__pydantic_fields_set__": set(data),
+                "__pydantic_private__": None,
+            }
+        )
+        if cls.__pydantic_post_init__:  # It makes the private attributes, which are no data.
+            made.model_post_init(None)
+            vars(made).update(held)
+        return made
 
     return encode, decode
 
@@ -273,6 +302,8 @@ def _proven(cls: type, to_plain: Encode, decode: Decode) -> Codec:
 
 
 def _alike(left: Any, right: Any) -> bool:
+    if getattr(left, "fold", 0) != getattr(right, "fold", 0):  # Equality passes over it.
+        return False
     try:
         return bool(left == right) or left != left  # noqa: PLR0124 - nan is alike
     except ArithmeticError:  # Not even comparing is allowed for a signalling NaN.
@@ -284,7 +315,8 @@ def _time(cls: Callable[..., Any]) -> Encode:
 
 
 def _datetime(cls: Any) -> Encode:
-    return lambda value: cls.combine(_date(date)(value), _time(time)(value.timetz()))
+    # To combine forgets the fold where the class is a subclass.
+    return lambda value: cls.combine(_date(date)(value), value.timetz()).replace(fold=value.fold)
 
 
 def _date(cls: Callable[..., Any]) -> Encode:

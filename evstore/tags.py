@@ -15,14 +15,15 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 
 class Lossy(Exception):
-    """Raised with the name of a type and what is wrong; the walk knows where."""
+    """Raised with the name of a type, what is wrong and its remedy; the walk knows where."""
 
 
 def _tag_str(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Lossy("str", "holds a lone surrogate") from None
+        remedy = "remove it, or store the text as bytes"
+        raise Lossy("str", "holds a lone surrogate", remedy) from None
     return value
 
 
@@ -114,10 +115,13 @@ TO_TAG: dict[type, Callable[[Any], Any]] = {
     UUID: lambda value: {"$uuid": str(value)},
 }
 
+# Each nan becomes an object of its own, because a set takes the same object for one element.
+_FLOATS = {name: name for name in ("nan", "inf", "-inf")}
+
 # For every tag the types that may stand behind it, and what makes the value of them.
 FROM_TAG: Mapping[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     "$int": ((str,), lambda stored: int(stored, 16)),
-    "$float": ((str,), {name: float(name) for name in ("nan", "inf", "-inf")}.__getitem__),
+    "$float": ((str,), lambda stored: float(_FLOATS[stored])),
     "$bytes": ((str,), lambda stored: a2b_base64(stored, strict_mode=True)),
     "$datetime": ((str, list), lambda stored: _untag_moment(datetime, stored)),
     "$time": ((str, list), lambda stored: _untag_moment(time, stored)),

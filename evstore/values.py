@@ -29,19 +29,21 @@ _LOSSY = "has a type that cannot be stored without loss"
 type_fallback = Callable[[Any], Any] | None
 
 
-def encode(value: Any, *, fallback: type_fallback = None, root: str = "value") -> bytes:
+def encode(
+    value: Any, *, fallback: type_fallback = None, root: str = "value", depth: int = DEPTH_MAX
+) -> bytes:
     """Return the JSON text (UTF-8) of a value.
 
     `fallback` is called with whatever has no lossless form and returns something that has one; keys
     of dicts are not given to it. `root` is the name of the value in the path that `NotStorable`
-    reports.
+    reports. `depth` is how many levels it may have, as for `decode`.
     """
-    if _is_plain(value, DEPTH_MAX):
+    if _is_plain(value, depth):
         try:
             return orjson.dumps(value)
         except TypeError:
             pass  # A lone surrogate: the walk below finds where.
-    return _dump(_Tagger(fallback, root).tag(value, DEPTH_MAX))
+    return dump(_Tagger(fallback, root).tag(value, depth))
 
 
 def decode(text: str | bytes, depth: int = DEPTH_MAX) -> Any:
@@ -113,7 +115,8 @@ def _looks_tagged(value: dict[Any, Any]) -> bool:
     return type(key) is str and key.startswith("$")
 
 
-def _dump(tagged: Any) -> bytes:
+def dump(tagged: Any) -> bytes:
+    """Return the JSON text (UTF-8) of what is in JSON's types already."""
     try:
         return orjson.dumps(tagged)
     except TypeError:  # Tags may nest deeper than orjson's limit of 254 levels.
@@ -161,7 +164,7 @@ class _Tagger:
 
     def _deeper(self, kind: type, depth: int) -> int:
         if depth == 0:
-            raise self._refusal(kind.__name__, _TOO_DEEP)
+            raise self._refusal(kind.__name__, _TOO_DEEP, "nest it less deeply, and in no cycle")
         return depth - 1
 
     def _replaced(self, value: Any, depth: int) -> Any:
@@ -170,13 +173,14 @@ class _Tagger:
                 hash(value)
             except TypeError:
                 detail = "came from fallback= and cannot be the element of a set"
-                raise self._refusal(type(value).__name__, detail) from None
+                remedy = "let it return something hashable"
+                raise self._refusal(type(value).__name__, detail, remedy) from None
         return self.tag(value, depth)
 
-    def _refusal(self, kind: str, detail: str) -> NotStorable:
+    def _refusal(self, kind: str, detail: str, *remedy: str) -> NotStorable:
         steps = (f"{opening}{_shown(thing)}{closing}" for opening, thing, closing in self._way)
         path = _shortened(self._root + "".join(steps), PATH_CHARACTERS_MAX)
-        return NotStorable(path, kind, detail)
+        return NotStorable(path, kind, detail, *remedy)
 
     def _container(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -189,10 +193,11 @@ class _Tagger:
         self._sets += 1
         items = [self._step("{", item, "}", item, depth) for item in value]
         self._sets -= 1
-        items.sort(key=_dump)
-        for left, right in pairwise(map(_dump, items)):
+        items.sort(key=dump)
+        for left, right in pairwise(map(dump, items)):
             if left == right and b'{"$object"' in left:
-                raise self._refusal(kind.__name__, "holds two objects that are stored alike")
+                detail = "holds two objects that are stored alike"
+                raise self._refusal(kind.__name__, detail, "keep one of them, or use a list")
         return {f"${kind.__name__}": items}
 
     def _step(self, opening: str, thing: Any, closing: str, value: Any, depth: int) -> Any:
@@ -222,7 +227,8 @@ class _Tagger:
         elif type(key) in TO_TAG:
             tagged = self._scalar(key)
         else:
-            raise self._refusal(type(key).__name__, "cannot be the key of a stored dict")
+            detail = "cannot be the key of a stored dict"
+            raise self._refusal(type(key).__name__, detail, "convert it to text or a number")
         self._way.pop()
         return tagged
 
@@ -235,7 +241,9 @@ class _Tagger:
             try:
                 data = registration.encode(value)
             except Exception as error:  # Whatever the application's own code may raise.
-                raise self._refusal(type(value).__name__, f"is not encoded: {error!r}") from error
+                detail = f"is not encoded ({error!r})"
+                remedy = "mend the object, or what encodes its class"
+                raise self._refusal(type(value).__name__, detail, remedy) from error
         sets, self._sets = self._sets, 0  # The object is hashed, not its data.
         tagged = self._step(f".{name}", ..., "", data, depth)
         self._sets = sets
