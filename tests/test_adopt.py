@@ -1,5 +1,7 @@
 """Adopting: a log that was recorded elsewhere enters as it is, or not at all."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 import evstore
@@ -113,6 +115,21 @@ def test_time_goes_on(recorded, target):
     refuse(target, Corrupt, early)
 
 
+def test_what_is_old_does_not_set_the_clock_back():
+    """What is recorded after an import is not earlier than what was recorded before it."""
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    with (
+        evstore.open(":memory:", clock=lambda: now) as target,
+        evstore.open(":memory:", clock=lambda: now - timedelta(days=1)) as old,
+    ):
+        old.session("old").variables["a"] = 1
+        (before,) = target.session("s").variables.set("a", 1)
+        now -= timedelta(hours=1)
+        target.engine.adopt(old.engine.changes(0))
+        (after,) = target.session("t").variables.set("a", 1)
+        assert before.time <= after.time
+
+
 FORGERIES = {
     "an unknown kind": entry("variable.put", b"{}"),
     "an application's kind without a name": entry("app.", b"{}"),
@@ -123,6 +140,10 @@ FORGERIES = {
     "no JSON": entry("messages.cleared", b"{"),
     "no object": entry("messages.cleared", b"[]"),
     "no message": entry("message.added", b'{"message":1}'),
+    "no role": entry("message.added", b'{"message":{"content":"x"}}'),
+    "a role that is no text": entry("message.added", b'{"message":{"role":5}}'),
+    "pairs that are none": entry("message.added", b'{"message":{"$dict":[["role","u"],5]}}'),
+    "pairs without a role": entry("message.added", b'{"message":{"$dict":[[1,"role"]]}}'),
     "a set without a value": entry("variable.set", b'{"worth":1}', "a"),
     "a set with more than a value": entry("variable.set", b'{"value":1,"more":2}', "a"),
     "a set with white space": entry("variable.set", b'{"value": 1 }x', "a"),
@@ -189,3 +210,24 @@ def test_a_store_that_is_read_only_adopts_nothing(tmp_path, recorded):
         store.session("t").variables["a"] = 1
     with evstore.open(tmp_path / "store.db", read_only=True) as store, pytest.raises(ReadOnly):
         store.engine.adopt(recorded)
+
+
+def test_a_message_may_have_keys_that_are_no_texts(recorded, target):
+    """A role is found among keys of any kind."""
+    target.engine.adopt(recorded[:1])
+    text = b'{"message":{"$dict":[["role","user"],[{"$tuple":[1]},"x"]]}}'
+    target.engine.adopt(
+        [forged(recorded[1], recorded[0].link, entries=(entry("message.added", text),))]
+    )
+    assert [{"role": "user", (1,): "x"}] == list(target.session("s").messages)
+
+
+def test_a_key_belongs_to_one_batch(recorded, target):
+    """A key that comes again damages what is adopted, and is no fault of the store."""
+    target.engine.adopt(recorded[:1])
+    first = forged(recorded[1], recorded[0].link, key="k")
+    again = recorded[2]._replace(first=first.last + 1, time_us=first.time_us + 1)
+    refuse(target, Corrupt, first, forged(again, first.link, key="k"))
+    refuse(target, Corrupt, forged(recorded[3]._replace(entries=()), recorded[0].link, key="k"))
+    nothing = recorded[1]._replace(entries=())
+    refuse(target, Corrupt, nothing._replace(link=nothing.continues(recorded[0].link)))

@@ -138,6 +138,31 @@ def test_what_has_expired_counts_as_absent_for_writers(store: evstore.Store, clo
     assert "12D" == trip.variables.setdefault("seat", "12D")
 
 
+@pytest.mark.parametrize("ahead", ["the clock was set back", "what was imported is ahead"])
+def test_readers_and_writers_go_by_one_clock(path: Path, clock: Clock, ahead: str):
+    """Where the log is ahead of the clock, a deadline passes for both when the clock says so."""
+    with evstore.open(path, durability="normal", clock=clock) as store:
+        clock.pass_by(HOUR)
+        if ahead == "the clock was set back":
+            store.session("other").variables["a"] = 1
+        else:
+            with evstore.open(":memory:", clock=clock) as elsewhere:
+                elsewhere.session("other").variables["a"] = 1
+                store.engine.adopt(elsewhere.engine.changes(0))
+        clock.pass_by(-HOUR)
+        trip = store.session("trip")
+        (first,) = trip.variables.set("seat", "12A", ttl=60)
+        assert START + HOUR <= first.time
+        with pytest.raises(Conflict):
+            trip.variables.set("seat", "12B", expect=evstore.ABSENT)
+        assert "12A" == trip.variables.setdefault("seat", "12C") == trip.variables["seat"]
+        (second,) = trip.variables.set("seat", "12D", ttl=60, expect=first.seq)
+        trip.undo()
+        assert {"seat": "12A"} == dict(trip.variables)
+        assert "12A" == trip.variables.pop("seat", "none")
+        assert second.seq + 2 == trip.head
+
+
 def test_what_has_expired_does_not_count_to_limits(path: Path, clock: Clock):
     """Room that an expired variable leaves can be used, and no more than that."""
     limits = evstore.Limits(variables_max=2)

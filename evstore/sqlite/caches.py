@@ -12,8 +12,8 @@ class Current:
         self.edges: dict[int, Any] = {}  # where each life ends, by its number
         # Where names stand, by the number of a life, the family and the name.
         self.names: dict[tuple[int, int, str], Any] = {}
-        self.position: int | None = None  # of the newest batch of the store, and its time
-        self.time_us = 0
+        self.position: int | None = None  # of the newest batch of the store
+        self.time_us = 0  # of the latest of those that were written since it was looked up
 
     def outdate(self) -> None:
         """Drop it all, because another process has written."""

@@ -107,7 +107,7 @@ class Layout:
         self.turns: list[str] = []  # its kinds that end a life, or bring it back
 
     def growth(self, family: int, now_us: int) -> int:
-        """Return how many more names of a family are there after the batch, at its time."""
+        """Return how many more names of a family are there after the batch, at a time."""
         growth = 0
         for (known, _), named in self.named.items():
             if known == family:
@@ -200,7 +200,7 @@ def insert(
         _follow_life(database, cursor, life, kind)
     if rows and last >= edge.due:
         insert_checkpoint(cursor, life, Moment(database, cursor, life, last), edge)
-    current.position, current.time_us = position, time_us
+    current.position, current.time_us = position, max(current.time_us, time_us)
 
 
 def newest_position(database: Database, cursor: Cursor) -> int:
@@ -352,7 +352,7 @@ def _follow_life(database: Database, cursor: Cursor, life: Life, kind: str) -> N
     elif kind != SESSION_RESTORED:
         return
     elif holder(database, cursor, life.shown) is not None:
-        raise Taken(life.shown)
+        raise Taken(life.shown, "delete the living one first")
     else:
         ended = None
     set_ended(database, cursor, life, ended)

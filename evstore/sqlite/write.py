@@ -175,7 +175,8 @@ class Draft:
         database, prepared = self._database, self._prepared
         position = newest_position(database, cursor) + 1
         before = UNBORN if life is None else cached_edge(database, cursor, life)
-        now_us = max(now_us, database.current.time_us, before.time_us + 1)
+        # A batch may have to be later than the clock, which alone tells what has expired.
+        time_us = max(now_us, database.current.time_us, before.time_us + 1)
         moment = Moment(database, cursor, life, None, now_us)
         if self.key is not None and life is not None:
             seen = cursor.execute(_SEEN, (life.number, self.key)).get
@@ -201,7 +202,7 @@ class Draft:
             self._check_targets(layout)
         if layout.named:
             self._check_limits(layout, now_us)
-        return self._insert(cursor, layout, before.link, lease, now_us, prepared)
+        return self._insert(cursor, layout, before.link, lease, time_us, prepared)
 
     def _insert(
         self,
@@ -209,19 +210,19 @@ class Draft:
         layout: Layout,
         previous: bytes,
         lease: Lease | None,
-        now_us: int,
+        time_us: int,
         prepared: list[Prepared],
     ) -> Recorded:
         life, origin, position, first = layout.life, None, layout.position, layout.first
         if life is None:
-            life, origin = self._bear(cursor, position, now_us)
-        hashed = link(previous, life.uid, first, now_us, [*map(_linked_of, prepared)], origin)
+            life, origin = self._bear(cursor, position, time_us)
+        hashed = link(previous, life.uid, first, time_us, [*map(_linked_of, prepared)], origin)
         begins = origin is not None or self.revives
         if begins or lease is not None or self.terms.ttl is not None:
             _renew(self._database, cursor, self.terms, life, lease, begins=begins)
         who = (self.actor, self.cause, self.key)
-        insert(self._database, cursor, life, layout, now_us, who, hashed)
-        return Recorded(life, position, now_us, first, self.actor, self.cause, prepared)
+        insert(self._database, cursor, life, layout, time_us, who, hashed)
+        return Recorded(life, position, time_us, first, self.actor, self.cause, prepared)
 
     def _resolved(self, life: Life | None, items: Sequence[Any], first: int) -> list[Prepared]:
         """Return all as bodies, now that it is known at which seq they begin."""
@@ -245,7 +246,8 @@ class Draft:
         ]
         if said != recorded:
             expected = f"the events first recorded under key {self.key!r}"
-            raise Conflict(self.terms.session_id, expected, "other events")
+            remedy = "use another key for other events"
+            raise Conflict(self.terms.session_id, expected, "other events", None, remedy)
         return Recorded(life, position, seen=events)
 
     def _bear(self, cursor: Cursor, position: int, time_us: int) -> tuple[Life, bytes]:
