@@ -141,6 +141,7 @@ def test_a_newer_format_is_from_the_future(path):
         ("create view extra as select 1", "extra"),
         ("create index extra on event(kind)", "extra"),
         ("create trigger extra after insert on event begin select 1; end", "extra"),
+        ("create trigger sqlitexstat after insert on event begin select 1; end", "sqlitexstat"),
     ],
 )
 def test_another_schema_is_damage(path, statement, name):

@@ -7,6 +7,7 @@ raised at each of those places in turn.
 import inspect
 import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,37 +21,47 @@ import pytest
 
 import evstore
 from evstore import replay
-from evstore.errors import Closed, Conflict
+from evstore.errors import Busy, Closed, Conflict
 
 HELLO = {"role": "user", "content": "hello"}
 SOON_S = 10
 
 
-def is_interrupted(act: Callable[[], Any], at: int) -> bool:
-    """Act, with Ctrl-C at a place given by its number; tell whether it came so far."""
+def ctrl_c() -> None:
+    """What Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def is_interrupted(act: Callable[[], Any], at: int, handler: Callable[[], None] = ctrl_c) -> bool:
+    """Act, with a signal at a place given by its number; tell whether it came so far."""
+    came = False
     places = itertools.count(1)
 
     def interrupt(frame: FrameType, event: str, _argument: Any) -> None:
+        nonlocal came
         # Where a generator yields, the place is where `next` returns.
         yields = event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR
         if event != "c_call" and not yields and next(places) == at:
             sys.setprofile(None)
-            raise KeyboardInterrupt
+            came = True
+            handler()
 
     try:
         sys.setprofile(interrupt)
         act()
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
         sys.setprofile(None)
-    return False
+    return came
 
 
-def interrupted_everywhere(act: Callable[[], Any]) -> Iterator[int]:
+def interrupted_everywhere(
+    act: Callable[[], Any], handler: Callable[[], None] = ctrl_c
+) -> Iterator[int]:
     """Act again and again, interrupted at one place after the other."""
     for at in itertools.count(1):
-        came = is_interrupted(act, at)
+        came = is_interrupted(act, at, handler)
         yield at
         if not came:
             return
@@ -184,3 +195,70 @@ def test_a_closed_store_is_one_file_while_others_read(path: Path, other: ThreadP
     assert Closed is type(reading.exception(SOON_S))
     with evstore.open(path) as again:
         assert 100 == len(again.session("trip").messages)
+
+
+def test_a_signal_handler_that_writes_waits_for_nobody(
+    path: Path, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    """In the middle of a write of its own thread it writes, or is told at once that it is busy."""
+    monkeypatch.setattr("evstore.sqlite.database.WAIT_S", 5.0)
+    with evstore.open(path, durability="normal") as store:
+        trip, goodbye = store.session("trip"), store.session("goodbye")
+        told = {"written": 0, "busy": 0}
+
+        def say() -> None:
+            trip.messages.append(HELLO)
+
+        def handler() -> None:
+            since_s = time.monotonic()
+            try:
+                goodbye.record("app.goodbye", 1)
+                told["written"] += 1
+            except Busy:
+                told["busy"] += 1
+            assert time.monotonic() - since_s < 1
+
+        say()
+        for at in interrupted_everywhere(say, handler):
+            assert at + 1 == len(trip.messages)
+        assert 0 < told["busy"]
+        assert 0 < told["written"] == goodbye.head
+        other.submit(say).result(SOON_S)
+        assert [] == list(replay.verify(store, level="full"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a signal ends the process")
+def test_a_signal_handler_that_writes_while_its_thread_waits_is_busy(
+    path: Path, other: ThreadPoolExecutor
+):
+    """Behind a write of its own thread it would wait for ever; that one goes on."""
+    with evstore.open(path, durability="normal") as store:
+        trip, database = store.session("trip"), store.engine.database
+        trip.messages.append(HELLO)
+        leading, signalled = threading.Event(), threading.Event()
+        waited_s: list[float] = []
+
+        def lead(_cursor: Any) -> None:
+            leading.set()
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+            signalled.wait(SOON_S)
+
+        def handler(*_: Any) -> None:
+            since_s = time.monotonic()
+            with pytest.raises(Busy):
+                trip.record("app.goodbye", 1)
+            waited_s.append(time.monotonic() - since_s)
+            signalled.set()
+
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            led = other.submit(database.commit, lead, "normal")
+            assert leading.wait(SOON_S)
+            trip.messages.append(HELLO)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        led.result(SOON_S)
+        assert 1 == len(waited_s)
+        assert waited_s[0] < 1
+        assert 2 == trip.head

@@ -288,6 +288,13 @@ def test_the_last_handle_leaves_one_file(path: Path):
     assert [path.name] == os.listdir(path.parent)
 
 
+def test_who_only_reads_a_new_store_leaves_one_file(path: Path):
+    """A store that was created and looked at is a single file once it is closed."""
+    with evstore.open(path) as store:
+        assert 0 == store.session("s").head
+    assert [path.name] == os.listdir(path.parent)
+
+
 def test_a_fallback_makes_values_storable(path: Path):
     """What has no lossless form is stored as what fallback= makes of it, at every door."""
     with evstore.open(path, fallback=repr) as store:

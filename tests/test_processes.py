@@ -250,6 +250,49 @@ def test_a_child_forked_while_a_reader_is_opened_leaves_the_file_alone(tmp_path,
 
 
 @needs_fork
+def test_a_child_forked_beside_a_thread_that_reads_opens_the_store_anew(tmp_path):
+    """Who reads without a pause lets the process fork, and the child may open the store again."""
+    store = evstore.open(tmp_path / "store.db")
+    session = store.session("a")
+    session.messages.extend([{"role": "user"}] * 50)
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            assert 3 == len(session.messages[-3:])
+
+    def child() -> None:
+        with evstore.open(tmp_path / "store.db") as own:
+            own.session("b").variables["x"] = 1
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert all(forked(child) for _ in range(10))
+    finally:
+        stop.set()
+        reader.join()
+    assert 10 == store.session("b").head
+    store.close()
+
+
+@needs_fork
+def test_a_fork_does_not_wait_for_itself(tmp_path):
+    """What reads in the thread that forks, while nothing may be under way, is told so at once."""
+    store = evstore.open(tmp_path / "store.db")
+    store.session("a").variables["x"] = 1
+    shared = store.engine.database
+    shared.hold_still()
+    try:
+        with pytest.raises(Busy):
+            store.session("a").view()
+    finally:
+        shared.move_on()
+    assert {"x": 1} == dict(store.session("a").variables)
+    store.close()
+
+
+@needs_fork
 def test_a_child_forked_in_mid_write_is_not_stuck(tmp_path):
     """A child forked while a thread of its parent writes finds its handle Closed at once."""
     store = evstore.open(tmp_path / "store.db")
@@ -433,6 +476,26 @@ def test_a_file_is_one_file_by_any_name(tmp_path, monkeypatch):
             with evstore.open(name) as other:
                 assert store.engine.database is other.engine.database, name
     assert ["store.db"] == os.listdir(tmp_path / "folder")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there no file is replaced that is open")
+def test_a_file_that_replaced_an_open_one_is_refused(tmp_path):
+    """Two stores would share one log: the one that was there has to be closed, its log to go."""
+    path = tmp_path / "store.db"
+    store = evstore.open(path)
+    store.session("a").variables["x"] = 1
+    store.backup(tmp_path / "backup.db")
+    store.session("a").variables["x"] = 2
+    os.replace(tmp_path / "backup.db", path)
+    with pytest.raises(Unavailable, match=re.escape(f"then remove {path}-wal")):
+        evstore.open(path)
+    store.close()
+    Path(f"{path}-wal").unlink()
+    with evstore.open(path) as again:
+        assert {"x": 1} == dict(again.session("a").variables)
+        again.session("a").variables["x"] = 3
+        assert 2 == len(audit(again))
+    assert ["store.db"] == os.listdir(tmp_path)
 
 
 def test_hard_links_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -133,6 +134,16 @@ def test_names_are_exported_in_one_attribute(steps):
         everything = exports.everything()
     assert {"vk9w"} == {str(name)[:4] for name in names}
     assert "vk9w" not in rest
+    assert MARK not in everything
+
+
+def test_no_path_is_exported(tmp_path: Path):
+    """Neither spans nor the log say where the file of a store lies."""
+    with exporting() as exports:
+        with evstore.open(tmp_path / f"{MARK}.db") as store:
+            store.session("trip").variables["city"] = "Rome"
+        everything = exports.everything()
+    assert "appended" in everything
     assert MARK not in everything
 
 

@@ -93,6 +93,30 @@ def test_a_disk_that_fails_after_a_commit_is_told_with_the_next(path: Path, monk
         assert 2 == again.session("trip").variables["a"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there no file is removed that is open")
+@pytest.mark.parametrize("pages", [wal.PAGES, 50])
+def test_a_log_that_was_removed_is_the_end(path: Path, monkeypatch, pages: int):
+    """Whoever removes the files of an open store is not written to for long: it is Unavailable."""
+    monkeypatch.setattr(wal, "PAGES", pages)
+    store = evstore.open(path)
+    trip = store.session("trip")
+    trip.variables["a"] = 0
+    for name in os.listdir(path.parent):
+        (path.parent / name).unlink()
+
+    def write() -> None:
+        for number in range(40):
+            trip.variables["a"] = "x" * 1000 * number
+
+    with pytest.raises(Unavailable, match="its log was removed"):
+        write()
+    with pytest.raises(Unavailable):
+        dict(trip.variables)
+    store.close()
+    with evstore.open(path) as again:
+        again.session("trip").variables["a"] = 1
+
+
 def test_a_warm_log_is_worth_no_waiting(path: Path, monkeypatch):
     """Where somebody else writes by the time the log is to be warmed, a commit returns at once."""
     real = wal.Wal.care

@@ -96,9 +96,12 @@ def _make_ready(connection: apsw.Connection, cursor: schema.Cursor, path: str) -
     if file_version < schema.version():
         _change(connection, cursor, schema.upgrade)
     if cursor.execute("pragma journal_mode=wal").get != "wal":
-        raise Unavailable(path, "its folder does not allow write-ahead logging")
+        reason = "its folder does not allow write-ahead logging: move it to a local disk"
+        raise Unavailable(path, reason)
     cursor.execute(f"pragma journal_size_limit={wal.BYTES_MAX}").fetchall()
     cursor.execute(f"pragma cache_size=-{_CACHE_KIB}")
+    # Who has read nothing since the switch does not open the log, and would leave it behind.
+    cursor.execute("select 1 from sqlite_schema limit 1").fetchall()
 
 
 def _create(connection: apsw.Connection, cursor: schema.Cursor, path: str) -> None:

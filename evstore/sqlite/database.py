@@ -17,7 +17,7 @@ from evstore.errors import Busy, Closed, EvstoreError, ReadOnly, Unavailable
 from evstore.sqlite import schema
 from evstore.sqlite.caches import Caches
 from evstore.sqlite.connect import open_memory, open_writer
-from evstore.sqlite.failures import is_fatal, translate
+from evstore.sqlite.failures import Foreign, is_fatal, is_foreign, translate
 from evstore.sqlite.group import Group, Member, Work
 from evstore.sqlite.poller import Poller
 from evstore.sqlite.readers import Readers
@@ -75,8 +75,10 @@ class Database:
         try:
             cursor.execute("begin")
             yield cursor
-        except apsw.Error as error:
-            raise translate(error, self.path, WAIT_S) from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            if is_foreign(error):
+                raise translate(error, self.path, WAIT_S) from error
+            raise
         finally:
             try:
                 if cursor.connection.in_transaction:  # Some errors have already ended it.
@@ -92,7 +94,7 @@ class Database:
         cursor = self.readers.take()
         try:
             return question(cursor)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self.translated(error) from error
         finally:
             self.readers.give_back(cursor)
@@ -154,7 +156,7 @@ class Database:
                     self._writer = open_writer(self.path, self._keep_waiting)
                     self._wal = Wal(self._writer)
                 self._data_version = self._writer.connection.data_version
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise translate(error, self.path, WAIT_S) from error
         finally:
             self._lock.release()
@@ -294,7 +296,7 @@ class Database:
         """Roll back, release the lock, and raise the error, SQLite's translated."""
         self._abandon(cursor, error)
         self._lock.release()
-        if isinstance(error, apsw.Error):
+        if is_foreign(error):
             raise translate(error, self.path, WAIT_S) from error
         raise error
 
@@ -317,7 +319,7 @@ class Database:
         if not isinstance(error, Exception):  # What raised one of those has cleared up.
             self.take_back(error)
 
-    def translated(self, error: apsw.Error) -> EvstoreError:
+    def translated(self, error: Foreign) -> EvstoreError:
         """Return the error of ours for one of a read; the end of the store interrupts it."""
         if isinstance(error, apsw.InterruptError) and self._closed is not None:
             return Closed(self._closed)
@@ -365,5 +367,5 @@ class Snapshot:
         except apsw.InterruptError:
             pass  # The store is being closed, and the connection with it.
         self._database.readers.give_back(cursor)
-        if isinstance(error, apsw.Error):
+        if is_foreign(error):
             raise self._database.translated(error) from error

@@ -60,7 +60,7 @@ class Engine:
         self._ttl = ttl
         self._quiet = Quiet()
         self._closed = False
-        _log.debug("opened %s, durability %s", self.path, durability)
+        _log.debug("opened a store, durability %s", durability)
 
     @property
     def path(self) -> str:
@@ -364,7 +364,7 @@ class Engine:
         """Copy the store, or its batches up to a position, into a new file; return its end."""
         from evstore.sqlite import backup
 
-        return backup.backup(self.database, path, until, progress)
+        return backup.backup(self.database, path, until, progress, self.clock())
 
     def check_rows(self) -> "Iterator[Finding]":
         """Yield what the rows around the log should not be: gaps, strays, wrong pointers."""
@@ -395,4 +395,4 @@ class Engine:
             self._closed = True
             self.wake()
             release(self._shared)
-            _log.debug("closed %s", self.path)
+            _log.debug("closed a store")

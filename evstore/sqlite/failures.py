@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from typing import TypeGuard
 
 import apsw
 
@@ -17,10 +18,26 @@ from evstore.errors import (
 )
 
 _BAD_PAGE = "a page does not match its checksum"
+Foreign = apsw.Error | UnicodeDecodeError
 
 
-def translate(error: apsw.Error, path: str, wait_s: float) -> EvstoreError:
+def is_foreign(error: BaseException | None) -> TypeGuard[Foreign]:
+    """Tell whether an error is one of SQLite's, or was raised for a text of the file.
+
+    An application whose code runs in between may raise the same for a text of its own.
+    """
+    if not isinstance(error, UnicodeDecodeError):
+        return isinstance(error, apsw.Error)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals["__name__"].startswith(__package__)
+
+
+def translate(error: Foreign, path: str, wait_s: float) -> EvstoreError:
     """Return the error of ours that says what the caller can do about one of SQLite's."""
+    if isinstance(error, UnicodeDecodeError):
+        return Corrupt(path, f"a text is not UTF-8 ({error.reason} at {error.start})")
     for cls, make in _TRANSLATIONS.items():
         if isinstance(error, cls):
             return make(error, path, wait_s)

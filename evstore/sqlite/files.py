@@ -56,7 +56,8 @@ def create_private(path: str) -> None:
     except FileExistsError:
         pass  # Another process was faster, and both will find the same file.
     except OSError as error:
-        raise Unavailable(path, f"it cannot be created ({error.strerror})") from error
+        reason = f"it cannot be created ({error.strerror}): give another path"
+        raise Unavailable(path, reason) from error
 
 
 def sync_folder(path: str) -> None:

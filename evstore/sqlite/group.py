@@ -15,12 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-import apsw
-
 from evstore import observing
 from evstore.errors import Busy
 from evstore.observing import Observed
-from evstore.sqlite.failures import is_fatal, translate
+from evstore.sqlite.failures import is_fatal, is_foreign, translate
 from evstore.sqlite.schema import Cursor, Durability, Tell
 
 MEMBERS_MAX = 1024  # in one transaction, so that nobody waits long for the others
@@ -52,6 +50,13 @@ class Member:
         self.since_s = time.monotonic()
 
 
+class _Here(threading.local):
+    """What a thread holds while it is in here: its signal handlers would wait for it for ever."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Group:
     """Who waits to write to one file; at any time at most one of them leads.
 
@@ -73,6 +78,7 @@ class Group:
         self._take_back = take_back
         self._forget = forget
         self._gate = threading.Lock()
+        self._here = _Here()
         self._waiting: deque[Member] = deque()
         self._taken: list[Member] = []  # those who go along, as long as it has not begun
         self._leader: object = None  # a member, the deputy, or nobody
@@ -85,9 +91,16 @@ class Group:
         """Do some work in a transaction that callers at the same time share; return its result.
 
         Work that raises takes its own changes back and nobody else's. It may be done more than
-        once, and by another thread. Raises Busy, Unavailable, and what the work raises.
+        once, and by another thread. Raises Unavailable, what the work raises, and Busy, at once
+        for a signal handler that came in the middle of another commit of its thread.
         """
-        member = Member(work, durable=durability == "full", wait_s=wait_s)
+        here = self._here.lock
+        if here.locked():
+            raise Busy(0)
+        with here:
+            return self._commit(Member(work, durable=durability == "full", wait_s=wait_s))
+
+    def _commit(self, member: Member) -> Any:
         try:
             with self._gate:
                 if self._leader is None:
@@ -116,7 +129,7 @@ class Group:
         no outcome.
         """
         try:
-            with self._gate:
+            with self._here.lock, self._gate:
                 self._have_deputy()
                 self._waiting.extend(members)
                 if self._leader is None:
@@ -125,7 +138,14 @@ class Group:
             self._settle(members, error)
 
     def withdraw(self, member: Member) -> bool:
-        """Take a member out of those who wait; False where it is being done, or was."""
+        """Take a task's member out of those who wait; False where it is being done, or was."""
+        here = self._here.lock
+        if here.locked():  # A task may be collected as garbage at any moment.
+            return self._withdraw(member)
+        with here:
+            return self._withdraw(member)
+
+    def _withdraw(self, member: Member) -> bool:
         with self._gate:
             for place in (self._waiting, self._taken):
                 if member in place:
@@ -135,8 +155,10 @@ class Group:
 
     def end(self) -> None:
         """Let the deputy go as soon as nobody needs it."""
+        self._ended = True
+        if self._here.lock.locked():  # A signal handler closes the store, and must not wait.
+            return
         with self._gate:
-            self._ended = True
             if self._deputy is not None and self._leader is None:
                 self._call_deputy()
 
@@ -146,7 +168,7 @@ class Group:
         left_s = member.wait_s
         while not member.turn.acquire(timeout=max(left_s, 0.05)):
             waited_s = time.monotonic() - member.since_s
-            if self.withdraw(member):  # else it is being done, and will be known soon
+            if self._withdraw(member):  # else it is being done, and will be known soon
                 raise Busy(round(1000 * waited_s))
             left_s = member.wait_s - waited_s
         return self._leader is member
@@ -154,7 +176,7 @@ class Group:
     def _leave(self, member: Member) -> None:
         """Take a caller out of those who wait, and where it leads, let the next one lead."""
         if self._leader is not member:
-            self.withdraw(member)
+            self._withdraw(member)
             return
         with self._gate:
             if self._leader is member:
@@ -317,7 +339,7 @@ class Group:
             if not cursor.connection.in_transaction or is_fatal(error):
                 raise
             member.error = error
-            if isinstance(error, apsw.Error):
+            if is_foreign(error):
                 member.error = translate(error, cursor.connection.filename, 0.0)
             self._forget()
             return False

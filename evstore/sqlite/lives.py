@@ -139,11 +139,21 @@ def _life(database: Database, cursor: Cursor, row: Columns) -> Life:
     # What is found is held here, since another thread may empty the cache at any time.
     while number is not None and (life := lives.get(number)) is None:
         rows.append(_row(database, cursor, number) if rows else row)
-        number = rows[-1][4]
+        number = _parent(database, rows[-1])
     for number, uid, session_id, created_us, _, fork, position in reversed(rows):
         life = lives[number] = Life(number, uid, session_id, created_us, life, fork, position)
     assert life is not None
     return life
+
+
+def _parent(database: Database, row: Columns) -> int | None:
+    """Return the number of the life that a birth continues; a circle of those has no end."""
+    number: int = row[0]
+    parent: int | None = row[4]
+    fork: int = row[5]
+    if (parent is not None and parent >= number) or not 0 <= fork <= SEQ_MAX:
+        raise Corrupt(database.path, f"session number {number} continues what is not in its past")
+    return parent
 
 
 class Standing(NamedTuple):

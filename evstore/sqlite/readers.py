@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import apsw
 
-from evstore.errors import ReadOnly, Unavailable
+from evstore.errors import Busy, ReadOnly, Unavailable
 from evstore.sqlite import schema
 from evstore.sqlite.connect import open_reader
 from evstore.sqlite.failures import translate
@@ -34,6 +34,7 @@ class Readers:
         self._idle: list[Cursor] = []
         self._resting: list[Cursor] = []  # while the process forks
         self._rests = False  # all of them do
+        self._forking = 0  # the thread that forks the process, or waits to
         self._outdated: set[Cursor] = set()  # those in use that read the file as it lay there
         self._untouched: tuple[int, ...] | None = None  # its marks, where it is read as it lies
         self._changing = threading.Lock()  # held while one is opened, closed or interrupted
@@ -42,6 +43,8 @@ class Readers:
     def take(self) -> Cursor:
         """Return a cursor that nobody else uses; `give_back` has to follow."""
         self._check()
+        if self._forking:
+            self._let_fork()
         if self._untouched is not None and self._untouched != _marks(self._path):
             self.look_anew()
             self.find_out()
@@ -90,6 +93,7 @@ class Readers:
 
     def rest(self, deadline: float) -> None:
         """Wait until none is in use, opened or closed, at most until a time of `time.monotonic`."""
+        self._forking = threading.get_ident()
         while time.monotonic() < deadline:
             while (cursor := self._idle_one()) is not None:
                 self._resting.append(cursor)
@@ -99,6 +103,7 @@ class Readers:
                     return
                 self._changing.release()
             time.sleep(_MOMENT_S)
+        self._forking = 0
 
     @property
     def resting(self) -> list[Cursor] | None:
@@ -109,9 +114,20 @@ class Readers:
         """Go on after a rest."""
         self._idle += self._resting
         self._resting.clear()
+        self._forking = 0
         if self._rests:
             self._rests = False
             self._changing.release()
+
+    def _let_fork(self) -> None:
+        """Wait until the process has forked: whoever begins to read now would hold that up."""
+        while self._forking:
+            if self._forking == threading.get_ident():
+                if self._rests:  # It would wait for itself.
+                    raise Busy(0)
+                return
+            time.sleep(_MOMENT_S)
+        self._check()
 
     # One by one.
 
@@ -145,7 +161,7 @@ class Readers:
         cursor = self._connect()
         try:
             schema.check(cursor, self._path)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             self._close(cursor)
             raise translate(error, self._path, self._wait_s) from error
         except BaseException:

@@ -118,7 +118,7 @@ def _catalog(cursor: Cursor) -> Catalog:
     return frozenset(
         cursor.execute(
             "select type, name, case when name not glob 'search_*' then sql end"
-            " from sqlite_schema where name not like 'sqlite_stat%'"
+            " from sqlite_schema where not (type = 'table' and name glob 'sqlite_stat*')"
         ).fetchall()
     )
 

@@ -49,9 +49,9 @@ _DIFFERENCES = {
     " from event where event.id = search_docsize.id and " + _BODY + " and position <= ?)",
 }
 # A life and all that was forked from it, each with the seq up to which it shares what that life
-# recorded: those of them that live.
+# recorded: those of them that live. A union ends, also where a damaged file has a circle.
 _BRANCHES = (
-    "with recursive branch(number, shared) as (select ?, ? union all"
+    "with recursive branch(number, shared) as (select ?, ? union"
     " select session.number, min(session.fork, shared)"
     " from session join branch on session.parent = branch.number)"
     " select number, shared from branch join session using(number)"

@@ -45,13 +45,16 @@ def open_database(path: str, *, read_only: bool, create: bool) -> Database:
             raise NotAStore(path)
         found = os.stat(path)
         if found.st_nlink > 1:
-            reason = f"it has {found.st_nlink} hard links, and each would get a log of its own"
-            raise Unavailable(path, reason)
+            reason = f"each of its {found.st_nlink} hard links would get a log of its own"
+            raise Unavailable(path, f"{reason}: remove all but one, or use symbolic links")
         identity = (found.st_dev, found.st_ino)
         if identity in _inherited:
             reason = "this process was forked while the store was in use: fork first, or use spawn"
             raise Unavailable(path, reason)
         known = _open.get(identity)
+        if known is None and any(kept.path == path and kept.usable for kept in _open.values()):
+            reason = "it was replaced while this process had it open: close that, then remove"
+            raise Unavailable(path, f"{reason} {path}-wal")
         if known is None or not known.usable:
             database = _open[identity] = Database(path, writable=not read_only)
         else:

@@ -40,6 +40,7 @@ class Wal:
         """Do after a commit what the log needs by now; raises apsw.Error where the disk fails."""
         try:
             if self._pages >= PAGES:  # As far as readers allow; then the log begins anew.
+                self._size_bytes()
                 self._cursor.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             elif durable and self._pages + _SPARE_PAGES > self._warm_pages:
                 self._commits += 1
@@ -48,8 +49,15 @@ class Wal:
         except (apsw.BusyError, apsw.LockedError):
             pass  # Another process is at it.
 
+    def _size_bytes(self) -> int:
+        """Return how long the log is; SQLite itself would not notice that it was removed."""
+        try:
+            return os.path.getsize(self._path)
+        except FileNotFoundError as error:
+            raise apsw.IOError("its log was removed") from error
+
     def _warm(self) -> None:
-        self._warm_pages = os.path.getsize(self._path) // _FRAME_BYTES
+        self._warm_pages = self._size_bytes() // _FRAME_BYTES
         if self._pages + _SPARE_PAGES <= self._warm_pages or self._warm_pages >= PAGES:
             return
         cursor = self._cursor
@@ -65,4 +73,4 @@ class Wal:
             if cursor.connection.in_transaction:
                 cursor.execute("rollback")
             cursor.execute(f"pragma cache_size={cache_size}")
-        self._warm_pages = os.path.getsize(self._path) // _FRAME_BYTES
+        self._warm_pages = self._size_bytes() // _FRAME_BYTES
