@@ -204,9 +204,10 @@ class View:
                 removed=_read(old, removed),
             )
 
-    def events(self, after: int = 0, **wanted: Any) -> Iterator[Event]:
-        """Yield the events up to this moment; takes what `Session.events` takes but `until`."""
-        return events(self._still.engine, self._still.life, after, self.seq, **wanted)
+    def events(self, after: int = 0, until: int | None = None, **wanted: Any) -> Iterator[Event]:
+        """Yield the events up to this moment; takes what `Session.events` takes."""
+        until = self.seq if until is None else min(until, self.seq)
+        return events(self._still.engine, self._still.life, after, until, **wanted)
 
     @property
     def place(self) -> Still:

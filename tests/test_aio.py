@@ -185,6 +185,38 @@ def test_a_value_is_taken_as_it_is_at_the_call(loop, path: Path):
     loop.run(main)
 
 
+def test_a_crowd_is_encoded_as_its_steps_begin(loop, path: Path):
+    """A task that waits for its turn in a crowd has encoded what it writes before it waits."""
+
+    async def crowd(step: Callable[[int, dict[str, str]], Any]) -> None:
+        boxes = [{"role": "user", "content": "before"} for _ in range(1000)]
+        begun: list[int] = []
+
+        async def write(number: int) -> None:
+            begun.append(number)
+            await step(number, boxes[number])
+
+        async def change() -> None:
+            while len(begun) < len(boxes):
+                await loop.sleep(0)
+            for box in boxes:
+                box["content"] = "after"
+
+        await loop.together(change, *(partial(write, number) for number in range(len(boxes))))
+
+    async def main() -> None:
+        async with aio.open(path, durability="normal") as store:
+            session = await store.session("trip")
+            await crowd(lambda number, box: session.variables.set(f"v{number}", box))
+            await crowd(lambda _, box: session.messages.append(box))
+            await crowd(lambda _, box: session.record("app.fact", box))
+            written = [*await session.variables.values(), *await session.messages.get(slice(None))]
+            written += [event.data async for event in session.events(kind="app.fact")]
+            assert [{"role": "user", "content": "before"}] * 3000 == written
+
+    loop.run(main)
+
+
 def test_the_verbs_of_a_session(loop, path: Path):
     """Moments, branches and taking back are those of the plain session."""
 

@@ -16,7 +16,6 @@ from collections.abc import (
 from typing import Any, Generic, TypeVar, cast, overload
 
 from evstore.aio.hands import Hands
-from evstore.aio.running import current
 from evstore.deadlines import Ttl
 from evstore.events import ANY, Event, Said, Sentinel, Writer
 from evstore.messages import PAGE_MESSAGES, MessageInfo
@@ -79,11 +78,6 @@ class _Door(ABC, Generic[Plain]):
         door = self._door(self._reading)
         return await self._hands.read(lambda: step(door))
 
-    async def _turn(self) -> Plain:
-        """Return the door to write through, once the event loop has time for that."""
-        await current().turn()
-        return self._door(self._writing)
-
 
 class Variables(_Door[PlainVariables]):
     """Named values, as `evstore.Variables` has them; each step is awaited.
@@ -134,11 +128,11 @@ class Variables(_Door[PlainVariables]):
         self, name: str, value: Any, *, expect: int | Sentinel = ANY, ttl: Ttl | None = None
     ) -> Sequence[Event]:
         """Set a variable and return the recorded events; all is as in `evstore.Variables.set`."""
-        return await _awaited((await self._turn()).set(name, value, expect=expect, ttl=ttl))
+        return await _awaited(self._door(self._writing).set(name, value, expect=expect, ttl=ttl))
 
     async def delete(self, name: str) -> None:
         """Delete a variable; raises KeyError where it is absent."""
-        door = await self._turn()
+        door = self._door(self._writing)
         said = door.__delitem__(name)  # type: ignore[func-returns-value] # it is to be awaited
         await _awaited(said)
 
@@ -148,24 +142,24 @@ class Variables(_Door[PlainVariables]):
     async def pop(self, name: str, /, default: Any) -> Any: ...
     async def pop(self, name: str, /, *default: Any, **named: Any) -> Any:
         """Delete a variable and return its value, or the default where it is absent."""
-        return await _awaited((await self._turn()).pop(name, *default, **named))
+        return await _awaited(self._door(self._writing).pop(name, *default, **named))
 
     async def popitem(self) -> tuple[str, Any]:
         """Delete the variable that was set last and return it; raises KeyError where none is."""
-        return await _awaited((await self._turn()).popitem())
+        return await _awaited(self._door(self._writing).popitem())
 
     async def setdefault(self, name: str, default: Any = None) -> Any:
         """Return the value; where the name is absent, set it to the default first."""
-        return await _awaited((await self._turn()).setdefault(name, default))
+        return await _awaited(self._door(self._writing).setdefault(name, default))
 
     async def clear(self) -> None:
         """Delete all variables, in one transaction."""
-        door = await self._turn()
+        door = self._door(self._writing)
         await _awaited(door.clear())  # type: ignore[func-returns-value] # as above
 
     async def update(self, other: Any = (), /, **named: Any) -> None:
         """Set many variables, in one transaction."""
-        door = await self._turn()
+        door = self._door(self._writing)
         said = door.update(other, **named)  # type: ignore[func-returns-value] # as above
         await _awaited(said)
 
@@ -211,26 +205,26 @@ class Messages(_Door[PlainMessages]):
 
     async def append(self, message: Mapping[str, Any]) -> Sequence[Event]:
         """Append a message and return the recorded events; raises NotStorable and TooLarge."""
-        return await _awaited((await self._turn()).append(message))
+        return await _awaited(self._door(self._writing).append(message))
 
     async def extend(self, messages: Iterable[Mapping[str, Any]]) -> Sequence[Event]:
         """Append many messages, in one transaction."""
-        return await _awaited((await self._turn()).extend(messages))
+        return await _awaited(self._door(self._writing).extend(messages))
 
     async def pop(self, index: int = -1) -> Any:
         """Remove a message and return it; raises IndexError."""
-        return await _awaited((await self._turn()).pop(index))
+        return await _awaited(self._door(self._writing).pop(index))
 
     async def remove(self, index: int, reason: str | None = None) -> Sequence[Event]:
         """Remove the message at an index; raises IndexError."""
-        return await _awaited((await self._turn()).remove(index, reason))
+        return await _awaited(self._door(self._writing).remove(index, reason))
 
     async def replace(
         self, index: int, message: Mapping[str, Any], reason: str | None = None
     ) -> Sequence[Event]:
         """Put another message in the place of one; raises IndexError, NotStorable, TooLarge."""
-        return await _awaited((await self._turn()).replace(index, message, reason))
+        return await _awaited(self._door(self._writing).replace(index, message, reason))
 
     async def clear(self) -> Sequence[Event]:
         """Remove all messages: one event, or none where the list is empty."""
-        return await _awaited((await self._turn()).clear())
+        return await _awaited(self._door(self._writing).clear())

@@ -56,6 +56,7 @@ class Hands:
         self, session: Session, draft: Draft, result: Callable[[Sequence[Event]], Result]
     ) -> Result:
         """Have the draft of a session committed by the next group, and return its result."""
+        await current().turn()  # What is said is encoded by now: only the rest can wait.
         member = await self._begin([draft])
         try:
             if member.observed is None:

@@ -144,7 +144,6 @@ class Session:
         self, kind: str, data: Any = None, *, version: int | None = None
     ) -> Sequence[Event]:
         """Record an event of a kind of your own, `app.order.placed`, in its newest version."""
-        await current().turn()
         return await self._telling.say([self._plain.writer.record(kind, data, version)], recorded)
 
     # The past.

@@ -73,9 +73,11 @@ class View:
         plain = other.plain if isinstance(other, View) else other
         return await self._hands.read(lambda: self._plain.diff(plain))
 
-    def events(self, after: int = 0, **wanted: Any) -> AsyncIterator[Event]:
-        """Yield the events up to this moment; takes what `Session.events` takes but `until`."""
-        return self._hands.pages(lambda: self._plain.events(after, **wanted), PAGE_EVENTS)
+    def events(
+        self, after: int = 0, until: int | None = None, **wanted: Any
+    ) -> AsyncIterator[Event]:
+        """Yield the events up to this moment; takes what `Session.events` takes."""
+        return self._hands.pages(lambda: self._plain.events(after, until, **wanted), PAGE_EVENTS)
 
     def __repr__(self) -> str:
         """Return which moment of which session this is."""
