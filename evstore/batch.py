@@ -42,7 +42,6 @@ class PendingFacts(NamedTuple):
 
     time_us: None
     actor: str | None
-    size_bytes: int
 
 
 class _Overlay:
@@ -169,8 +168,7 @@ class _Overlay:
 
     def facts(self, seq: int) -> Facts:
         if seq < 0:
-            body = self.said[-seq - 1]
-            return PendingFacts(None, self._actor, len((body(1) if callable(body) else body).text))
+            return PendingFacts(None, self._actor)
         with self._entry.look() as present:
             return present.facts(seq)
 

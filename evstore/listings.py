@@ -1,5 +1,6 @@
 """Listings of sessions as a store gives them: what is asked for is checked, and read in pages."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Literal
@@ -61,7 +62,8 @@ def listing(
 ) -> Iterator[SessionInfo]:
     """Yield up to `limit` of the sessions that are wanted, after the place given."""
     page = PAGE_SESSIONS if limit is None else min(max(limit, 1), PAGE_SESSIONS)
-    return islice(_pages(engine, asked, after, page), limit if limit is None else max(limit, 0))
+    stop = sys.maxsize if limit is None else min(max(limit, 0), sys.maxsize)
+    return islice(_pages(engine, asked, after, page), stop)
 
 
 def _pages(engine: Engine, asked: Wanted, after: Place | None, page: int) -> Iterator[SessionInfo]:

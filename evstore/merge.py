@@ -18,12 +18,11 @@ from evstore.events import (
     set_again,
 )
 from evstore.sides import Found
-from evstore.sqlite.found import Step
 from evstore.sqlite.lives import Life
 from evstore.sqlite.read import Moment
 
 Prefer = Literal["ours", "theirs"] | None
-_UNWRITTEN = "a session that was never written has nothing to merge"
+_UNWRITTEN = "a session that was never written has nothing to merge: write to it first"
 
 
 class Contested(NamedTuple):
@@ -133,18 +132,18 @@ def _base(ours: Moment, theirs: Moment) -> tuple[Moment, int]:
         raise Refused(_UNWRITTEN)
     ancestor = common_seq(ours, theirs)
     if not _related(ours.life, theirs.life):
-        raise Refused("the sessions have no common ancestor: only forks can be merged")
+        raise Refused("the sessions have no common ancestor: merge forks of one session")
     since = max([ancestor, *(known for known, _ in _known(ours, theirs))])
     given = max((known for known, _ in _known(theirs, ours)), default=0)
     return max(theirs.at(since), ours.at(given), key=lambda state: state.position), since
 
 
-def _known(into: Moment, other: Moment) -> list[tuple[int, Step | None]]:
-    """Return up to where each merge knows another side, and its batch where it knew no more."""
-    found: list[tuple[int, Step | None]] = []
-    for step, source in into.merged():
+def _known(into: Moment, other: Moment) -> list[tuple[int, range]]:
+    """Return up to where each merge knows another side, and its seqs where it knew no more."""
+    found: list[tuple[int, range]] = []
+    for seqs, source in into.merged():
         known = common_seq(source, other)
-        found.append((known, step if known == source.seq else None))
+        found.append((known, seqs if known == source.seq else range(0)))
     return found
 
 
@@ -155,12 +154,7 @@ def _related(one: Life, other: Life) -> bool:
 def _new_messages(ours: Moment, theirs: Moment, since: int) -> list[Mapping[str, Any]]:
     """Return what the other side recorded after `since` and still has, but for what it got here."""
     assert ours.life is not None
-    got_here = {
-        seq
-        for _, step in _known(theirs, ours)
-        if step is not None
-        for seq in range(step.first, step.last + 1)
-    }
+    got_here = {seq for _, seqs in _known(theirs, ours) for seq in seqs}
     first_new = theirs.at(since).message_list().bodies
     return [
         message_of(text)

@@ -5,7 +5,10 @@ from datetime import datetime
 from typing import Any, Self, overload
 
 import attrs
+import orjson
 
+from evstore import values
+from evstore.errors import Corrupt
 from evstore.events import (
     MESSAGE_REMOVED,
     MESSAGE_REPLACED,
@@ -23,7 +26,7 @@ PAGE_MESSAGES = 500
 
 @attrs.frozen
 class MessageInfo:
-    """What is known about a message besides its content; sizes in bytes of the stored text."""
+    """What is known about a message besides its content; sizes in bytes of its own stored text."""
 
     seq: int
     time: datetime | None
@@ -105,7 +108,7 @@ class Messages(Sequence[Any]):
             for _, text in reversed(page):  # outside of the read: `size` may take its time
                 message = message_of(text)
                 if max_bytes is not None:
-                    max_bytes -= len((text or "").encode()) if size is None else size(message)
+                    max_bytes -= _size_bytes(text) if size is None else size(message)
                     if max_bytes < 0:
                         return chosen[::-1]
                 chosen.append(message)
@@ -114,9 +117,9 @@ class Messages(Sequence[Any]):
     def info(self, index: int) -> MessageInfo:
         """Return what is known about a message besides its content; raises IndexError."""
         with self._side.look() as present:
-            seq, _ = _find(present, index)
+            seq, text = _find(present, index)
             facts = present.facts(seq)
-        return MessageInfo(seq, shown_time(facts.time_us), facts.actor, facts.size_bytes)
+        return MessageInfo(seq, shown_time(facts.time_us), facts.actor, _size_bytes(text))
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other holds equal messages in the same order."""
@@ -192,6 +195,14 @@ class Messages(Sequence[Any]):
         if seq < 0:  # A message of this very batch: its seq is known at the commit.
             return lambda first: remove(first - seq - 1, why)
         return remove(seq, why)
+
+
+def _size_bytes(text: str | None) -> int:
+    """Return how long the text of a message is: what else its event says, a reason, is no part."""
+    try:
+        return 0 if text is None else len(values.dump(orjson.loads(text)["message"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Corrupt("", "an event carries no message") from error
 
 
 def _find(present: Present, index: int) -> tuple[int, str | None]:

@@ -42,7 +42,7 @@ def undo(writer: Writer, present: Moment) -> tuple[Said, str]:
     for step, taken_back in _steps(present):
         if taken_back is not None:
             bound = min(bound, taken_back)
-        elif step.first < bound and not _is(step, UNDO, REDO):
+        elif step.changes and step.first < bound and not _is(step, UNDO, REDO):
             said = bodies(writer, present, step.first - 1)
             if said:
                 return said, f"{UNDO}{step.first}"
@@ -50,22 +50,27 @@ def undo(writer: Writer, present: Moment) -> tuple[Said, str]:
 
 
 def redo(writer: Writer, present: Moment) -> tuple[Said, str]:
-    """Return what takes the newest undo back, and a cause; nothing after another batch."""
+    """Return what takes the newest undo back, and a cause; nothing after another batch.
+
+    An undo is passed over whose taking back changes nothing, as where a deadline has passed since.
+    """
     for step, taken_back in _steps(present):
         if taken_back is not None:
-            return bodies(writer, present, step.first - 1), f"{REDO}{step.first}"
-        if not _is(step, UNDO, REDO):
+            said = bodies(writer, present, step.first - 1)
+            if said:
+                return said, f"{REDO}{step.first}"
+        elif not _is(step, UNDO, REDO):
             break
     return (), REDO
 
 
 def _steps(present: Moment) -> Iterator[tuple[Step, int | None]]:
     """Yield the batches, the newest first, with what an undo that still holds has taken back."""
-    redone: set[int] = set()
+    bound = present.seq + 1  # A redo took back or passed over all undos from the one it names.
     for step in present.batches():
         if _is(step, REDO):
-            redone.add(_named(step))
-        holds = _is(step, UNDO) and step.first not in redone
+            bound = min(bound, _named(step))
+        holds = _is(step, UNDO) and step.first < bound
         yield step, _named(step) if holds else None
 
 

@@ -168,11 +168,12 @@ class Session:
         Variables are absent there whose deadlines had passed by then. Raises NoSuchMoment for what
         is not there, and Refused for a naive datetime.
         """
-        seq, now_us = self._seq(moment), None
+        with self._look() as now:
+            life, seq, now_us = now.life, seq_of(now, self._id, moment), None
         if isinstance(moment, datetime):
             now_us = min(to_microseconds(moment), self._engine.clock())
-        with self._engine.past(self._life, seq, now_us) as found:
-            return view.seen(self._engine, self._life, found)
+        with self._engine.past(life, seq, now_us) as found:
+            return view.seen(self._engine, life, found)
 
     def events(
         self,
@@ -189,11 +190,10 @@ class Session:
         The shared past of a fork reads through; `Event.session` names the recorder.
         """
         with self._look() as moment:
-            head = moment.seq
+            life, head = moment.life, moment.seq
         until = head if until is None else min(until, head)
-        engine, life = self._engine, self._life
         return view.events(
-            engine, life, after, until, name=name, kind=kind, reverse=reverse, limit=limit
+            self._engine, life, after, until, name=name, kind=kind, reverse=reverse, limit=limit
         )
 
     def watch(self, after: int | Event | None = None) -> "later.watch.Watch":
@@ -211,16 +211,18 @@ class Session:
     def history(self, name: str) -> Iterator[Event]:
         """Yield all events about a variable, the newest first, deletions included."""
         with self._look() as moment:
+            life = moment.life
             newest = moment.newest(VARIABLES, name) if is_name(name) else None
-        return view.history(self._engine, self._life, newest.seq if newest else None)
+        return view.history(self._engine, life, newest.seq if newest else None)
 
     def blame(self, name: str) -> Event:
         """Return the event that set a variable; raises KeyError where it is absent."""
         with self._look() as moment:
+            life = moment.life
             found = moment.variable(VARIABLES, name) if is_name(name) else None
-        if found is None or self._life is None:
+        if found is None or life is None:
             raise KeyError(name)
-        (event,), _ = self._engine.history(self._life, found.seq, 1)
+        (event,), _ = self._engine.history(life, found.seq, 1)
         return event
 
     def diff(self, a: When | View, b: When | View) -> "later.diff.Diff":
@@ -277,9 +279,11 @@ class Session:
         unless `prefer` decides ("ours" or "theirs"). Merging again brings only what is new.
         Raises Refused for a session without a common ancestor.
         """
+        if not isinstance(other, Session | View):
+            raise Refused("only a session can be merged: give the session itself, or a view of it")
         theirs = (other if isinstance(other, View) else other.view()).place
         if theirs.engine.identity != self._engine.identity:
-            raise Refused("only a session of the same store can be merged")
+            raise Refused("both have to be of one store: import the other session there first")
         decision = later.merge.Decision(self._writer, theirs.life, theirs.seq, prefer)
         events = self._append(decision, cause=decision.cause)
         return later.merge.Merge(tuple(events), decision.conflicts)
@@ -290,11 +294,12 @@ class Session:
         Raises Taken where the id lives already, and SessionNotFound before the birth.
         """
         self._writer.limits.check_session_id(id)
-        seq = self._seq(self.head if at is None else at)
-        if self._life is None:
-            raise SessionNotFound(self._id)
+        with self._look() as now:
+            shared, seq = now.life, now.seq if at is None else seq_of(now, self._id, at)
+        if shared is None:
+            raise SessionNotFound(self._id, "was never written", "write to it first")
         actor, ttl = self._terms.actor, self._terms.ttl
-        act = partial(self._engine.fork, id, self._life, seq, actor, ttl)
+        act = partial(self._engine.fork, id, shared, seq, actor, ttl)
         life = act() if (observer := observing.observer) is None else observer.fork(id, act)
         return Session(self._engine, id, self._writer, life=life, actor=actor, ttl=ttl)
 
@@ -306,7 +311,7 @@ class Session:
         with self._look() as moment:
             life = moment.life
         if life is None:
-            raise SessionNotFound(self._id)
+            raise SessionNotFound(self._id, "was never written", "write to it first")
         self._engine.touch(life, self._terms.ttl)
 
     def _seq(self, when: When) -> int:
@@ -367,12 +372,13 @@ class Session:
     ) -> Draft:
         """Return what is said as a draft; whoever commits it has this handle settle it."""
         if self._ended:
-            raise ReadOnly(f"session {self._id!r}, whose life has ended,")
+            what = f"session {self._id!r}, whose life has ended,"
+            raise ReadOnly(what, "restore it by its uid, or open the id again for a new one")
         return Draft(self._terms, self._life, said, actor, cause, key, expect)
 
     def settle(self, recorded: Recorded) -> Sequence[Event]:
         """Take in what was recorded: from the first batch on, this handle is bound to its life."""
-        if recorded.life is not None:
+        if self._life is None and recorded.life is not None:
             self._life = recorded.life
         return recorded
 
@@ -389,5 +395,6 @@ class Session:
             engine.past(life, None) if self._ended else engine.moment(self._id, life, renews=renews)
         )
         with looking as moment:
-            self._life = moment.life
+            if self._life is None and moment.life is not None:  # It may have been bound meanwhile.
+                self._life = moment.life
             yield moment

@@ -78,10 +78,6 @@ class Facts(Protocol):
     def actor(self) -> str | None:
         """Who said it."""
 
-    @property
-    def size_bytes(self) -> int:
-        """How long its text is."""
-
 
 class Present(Protocol):
     """What a side lets its doors see; the text of a message is that of its event."""

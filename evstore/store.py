@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _SCHEMES = ("sqlite", "memory", "files", "redis", "rediss", "redis+cluster", "grpc", "grpcs")
 _UID_DIGITS = 32
+_UNKNOWN_UID = (
+    "is not in this store",
+    "look its uid up with 'evstore ls --json', and with --deleted as well",
+)
 
 
 def open(
@@ -95,6 +99,8 @@ def path_of(target: str | os.PathLike[str]) -> str:
     scheme, colon, rest = target.partition(":")
     if not colon or scheme not in _SCHEMES:
         return target
+    if scheme == "memory":
+        raise Unsupported("this version of evstore", "names of stores in memory; give 'memory:'")
     if scheme != "sqlite":
         raise Unsupported("this version of evstore", f"{scheme}: stores; give a path")
     return rest.removeprefix("//")
@@ -126,7 +132,7 @@ class Store:
         SessionNotFound. `uid` opens any life, an ended one for reading only. `ttl` is how long it
         lives, told at the next write or `touch`: seconds or a timedelta from its last use on, or an
         aware datetime. `metadata` is recorded with its birth, ahead of what brings that about,
-        which does not see it yet; later it is ignored.
+        which does not see it yet; later it is ignored. Raises Refused where it is no mapping.
         """
         if actor is not None:
             self._writer.limits.check_name("actor", actor)
@@ -138,13 +144,16 @@ class Store:
         self._writer.limits.check_session_id(session_id)
         if not create and self._engine.find(session_id) is None:
             raise SessionNotFound(session_id)
-        birth = [self._writer.set(METADATA, *item) for item in (metadata or {}).items()]
+        metadata = {} if metadata is None else metadata
+        if not isinstance(metadata, Mapping):
+            raise Refused(f"metadata={metadata!r} is no mapping: give names and their values")
+        birth = [self._writer.set(METADATA, *item) for item in metadata.items()]
         return self._handle(session_id, actor, birth=birth, ttl=ttl)
 
     def _by_uid(self, uid: str, actor: str | None, ttl: Ttl | None) -> Session:
         life, ended = self._engine.find_uid(_uid(uid))
         if life is None:
-            raise SessionNotFound(uid)
+            raise SessionNotFound(uid, *_UNKNOWN_UID)
         return self._handle(life.shown, actor, life=life, ended=ended, ttl=ttl)
 
     def _handle(self, session_id: str, actor: str | None, **more: Any) -> Session:
@@ -180,7 +189,7 @@ class Store:
     def _place(self, seen: "later.results.SessionInfo") -> "Place":
         life, _ = self._engine.find_uid(_uid(seen.uid))
         if life is None:
-            raise SessionNotFound(seen.uid)
+            raise SessionNotFound(seen.uid, *_UNKNOWN_UID)
         return later.listings.place(seen, life)
 
     def __contains__(self, id: object) -> bool:
@@ -210,8 +219,10 @@ class Store:
         Raises SessionNotFound, and Taken where its id lives again by now.
         """
         life, ended = self._engine.find_uid(_uid(uid))
-        if life is None or not ended:
-            raise SessionNotFound(uid)
+        if life is None:
+            raise SessionNotFound(uid, *_UNKNOWN_UID)
+        if not ended:
+            raise SessionNotFound(uid, "lives, and needs no restoring", "open it")
         self._mark(life.shown, life, SESSION_RESTORED, revives=True)
         return self._handle(life.shown, None, life=life)
 

@@ -169,6 +169,27 @@ def test_a_copy_of_each_moment_is_the_log_up_to_there(store, tmp_path):
         assert deadlines(store) == deadlines(copy)
 
 
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_session_that_has_expired_since_lives_in_the_past(tmp_path, swept):
+    """A copy of a moment has what lived then, whatever has expired since, swept or not."""
+    clock = [datetime(2024, 1, 1, tzinfo=UTC)]
+    for path in (tmp_path / "store.db", ":memory:"):
+        with evstore.open(path, clock=lambda: clock[0]) as store:
+            store.session("brief", ttl=10).variables["x"] = 1
+            store.session("long", ttl=100).variables["x"] = 1
+            clock[0] += timedelta(seconds=20)
+            past, now = (tmp_path / f"{store.engine.path[-8:]} {at}.db" for at in ("past", "now"))
+            if swept:
+                assert 1 == store.sweep()
+            store.backup(past, at=2)
+            store.backup(now)
+            with evstore.open(past, clock=lambda: clock[0]) as copy:
+                assert {"brief": None, **deadlines(store)} == deadlines(copy)
+            with evstore.open(now, clock=lambda: clock[0]) as copy:
+                assert deadlines(store) == deadlines(copy)
+                assert "brief" not in copy
+
+
 def test_a_life_that_was_over_has_no_deadline(store, tmp_path):
     """A session that was deleted at that moment is over in the copy, whatever it is today."""
     session = store.session("back")

@@ -356,6 +356,7 @@ def test_a_page_is_as_long_as_the_limit(memory: evstore.Store, monkeypatch: pyte
     assert 2 == len(list(memory.sessions(order="updated", limit=2)))
     assert [] == list(memory.sessions(limit=-1))
     assert [2] == lengths
+    assert 5 == len(list(memory.sessions(limit=1 << 63)))
 
 
 # What it costs.

@@ -1,5 +1,7 @@
 """Merging: branches come together as a three-way merge of dicts and lists would have it."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,6 +214,15 @@ def test_strangers_are_not_merged(store, memory):
     with pytest.raises(Refused, match="'ours' or 'theirs'"):
         ours.merge(ours.fork("fork"), prefer="mine")
     assert {"a": 2} == ours.variables
+
+
+@pytest.mark.parametrize("other", ["fork", None, 5, {}])
+def test_what_is_no_session_is_not_merged(store: evstore.Store, other: Any):
+    """An id or anything else in the place of a session is refused, and told what to give."""
+    session = store.session("trip")
+    session.variables["a"] = 1
+    with pytest.raises(Refused, match="only a session can be merged: give the session itself"):
+        session.merge(other)
 
 
 def test_what_was_merged_before_brings_nothing(store: evstore.Store):

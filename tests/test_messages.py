@@ -332,7 +332,21 @@ def test_info_tells_all_but_the_content(store: evstore.Store):
         before.actor,
         before.time,
     )
-    assert len('{"message":{"role":"user","content":3}}') == second.size_bytes
+    assert len('{"role":"user","content":3}') == second.size_bytes
+
+
+def test_the_size_of_a_message_is_its_own(session: evstore.Session):
+    """A message is as large as its text: neither its event nor a reason to replace it counts."""
+    message = {"role": "user", "content": "Þ"}
+    size = len('{"role":"user","content":"Þ"}'.encode())
+    session.messages.extend([message, {"role": "user"}])
+    session.messages.replace(1, message, reason="x" * 2000)
+    with session.batch() as batch:
+        batch.messages.replace(0, message, reason="y")
+        assert size == batch.messages.info(0).size_bytes
+    assert [size, size] == [session.messages.info(index).size_bytes for index in (0, 1)]
+    assert [message] == session.messages.tail(max_bytes=2 * size - 1)
+    assert [message] * 2 == session.messages.tail(max_bytes=2 * size)
 
 
 def test_a_message_has_a_limit(path):

@@ -1,6 +1,7 @@
 """Taking back makes variables and messages what they were, as new events, and loses nothing."""
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -456,6 +457,24 @@ def test_redo_ends_with_another_batch(session: evstore.Session):
         append()
         assert [] == list(session.redo())
         assert 1 == session.variables["a"]
+
+
+def test_what_redo_passes_over(path: Path):
+    """An undo whose taking back changes nothing any more hides no older one."""
+    clock = [datetime(2024, 1, 1, tzinfo=UTC)]
+    with evstore.open(path, clock=lambda: clock[0]) as store:
+        session = store.session("s")
+        session.variables["a"] = 1
+        session.variables.set("b", 2, ttl=10)
+        session.variables["a"] = 3
+        assert session.undo()
+        assert session.undo()
+        clock[0] += timedelta(seconds=20)
+        assert "redo:4" == session.redo()[0].cause
+        assert {"a": 3} == session.variables
+        assert [] == list(session.redo())
+        assert "undo:3" == session.undo()[0].cause
+        assert {"a": 1} == session.variables
 
 
 def test_what_undo_passes_over(session: evstore.Session):

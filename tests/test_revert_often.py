@@ -57,6 +57,17 @@ def statements_at_most(store: evstore.Store, count: int) -> Any:
         connection.exec_trace = None
 
 
+def test_what_cannot_be_taken_back_is_passed_over_quickly(memory: evstore.Store):
+    """One statement passes over a batch that says nothing of variables or messages."""
+    session, turns = memory.session("s"), 200
+    session.variables["a"] = 1
+    for number in range(turns):
+        session.record("app.step", number)
+    with statements_at_most(memory, turns + 20):
+        assert "undo:1" == session.undo()[0].cause
+    assert {} == session.variables
+
+
 @pytest.mark.parametrize("checkpoint_events", [7, 1000])
 @pytest.mark.parametrize("back", [3, 6])
 def test_taking_back_again_and_again_stays_quick(

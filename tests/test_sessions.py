@@ -1,6 +1,8 @@
 """A store holds many sessions: they are born, end, come back, and are listed."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,6 +19,7 @@ from evstore.errors import (
     SessionNotFound,
     Taken,
 )
+from evstore.sqlite.engine import Engine
 
 
 def shown(session: evstore.Session) -> tuple[Any, ...]:
@@ -53,6 +56,13 @@ def test_metadata_at_birth(store: evstore.Store):
     assert 5 == later.head
     with pytest.raises(evstore.errors.NotStorable):
         store.session("t", metadata={"a": object()})
+
+
+@pytest.mark.parametrize("metadata", ["title", "", ["title"], 5, 0])
+def test_metadata_is_a_mapping(store: evstore.Store, metadata: Any):
+    """Metadata that is no mapping is refused at the door, also where it is empty."""
+    with pytest.raises(Refused, match="is no mapping: give names and their values"):
+        store.session("s", metadata=metadata)
 
 
 def test_what_is_said_at_birth_sees_nothing_of_its_metadata(store: evstore.Store):
@@ -101,7 +111,7 @@ def test_what_was_never_written_is_not_merged(store: evstore.Store, memory: evst
     with pytest.raises(Refused, match="never written"):
         session.merge(store.session("unborn"))
     for other in (memory.session("unborn"), memory.session("t")):
-        with pytest.raises(Refused, match="same store"):
+        with pytest.raises(Refused, match="of one store"):
             session.merge(other)
         other.variables["a"] = 1
 
@@ -224,6 +234,35 @@ def test_a_handle_binds_at_its_first_use(store: evstore.Store):
         with pytest.raises(SessionNotFound):
             bound.variables["a"] = 3
     assert {"a": 2} == unused.variables
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda handle: handle.head,
+        lambda handle: handle.at(0).seq,
+        lambda handle: handle.view().seq,
+        lambda handle: len([*handle.events()]),
+        lambda handle: handle.variables.get("a", 0),
+    ],
+    ids=["head", "at", "view", "events", "variables"],
+)
+def test_a_handle_stays_bound(store: evstore.Store, monkeypatch: pytest.MonkeyPatch, look: Any):
+    """A look that began before the birth, and ends after it, leaves the handle to its life."""
+    handle, real = store.session("s"), Engine.moment
+
+    @contextmanager
+    def slow(*how: Any, **more: Any) -> Iterator[Any]:
+        with real(*how, **more) as moment:
+            monkeypatch.undo()
+            handle.variables["a"] = 1  # as another thread would
+            yield moment
+
+    monkeypatch.setattr(Engine, "moment", slow)
+    assert 0 == look(handle)
+    store.delete("s")
+    with pytest.raises(SessionNotFound):
+        handle.variables["a"] = 2
 
 
 def test_restoring(store: evstore.Store):

@@ -105,6 +105,13 @@ def test_an_empty_store_has_an_empty_summary(store):
         assert telemetry.Summary([], [], [], {}) == telemetry.summary(store)
 
 
+def test_a_summary_is_as_long_as_the_limit(store, session):
+    """Each list has as many as are asked for; a limit below 0 is as 0."""
+    session.variables.update(a=1, b=2)
+    for limit, count in ((-1, 0), (0, 0), (1, 1), (1 << 63, 2)):
+        assert count == len(telemetry.summary(store, limit).written)
+
+
 @pytest.fixture
 def file(path):
     """A store with two sessions, a fork and a variable that is set often."""

@@ -121,6 +121,8 @@ def test_a_view_knows_its_moment(session: evstore.Session, store: evstore.Store)
     assert session.created_at == view.time
     assert [1, 2] == [event.seq for event in view.events()]
     assert [2] == [event.seq for event in view.events(after=1)]
+    assert [1] == [event.seq for event in view.events(until=1)]
+    assert [1, 2] == [event.seq for event in view.events(0, 99)]
     assert [2] == [event.seq for event in view.events(reverse=True, limit=1)]
     assert [] == list(view.events(name="b"))
     assert [] == list(view.events(kind="message.added"))

@@ -27,18 +27,23 @@ _COMPANIONS = ("", "-journal", "-wal", "-shm")
 Progress = Callable[[int, int], None]
 
 
-def backup(database: Database, path: str, until: int | None, progress: Progress | None) -> int:
+def backup(
+    database: Database, path: str, until: int | None, progress: Progress | None, now_us: int
+) -> int:
     """Copy a store, or its batches up to a position, into a new file; return its newest position.
+
+    A copy of the past has no deadline that is over by `now_us`: the session still lived then.
 
     The file gets its name once it is verified and on the disk. Raises Refused where there is one,
     Unavailable, Unsupported, and Corrupt where what was copied does not verify.
     """
     path = place(path)
-    _check_free(path)
+    check_free(path)
     # The name of the copy may be as long as the file system allows: this one is short.
     partial = os.path.join(os.path.dirname(path), f".backup-{os.urandom(8).hex()}.partial")
     create_private(partial)
     try:
+        deadlines_after_us = 0 if until is None else now_us
         in_pages = until is None and database.path != MEMORY
         if in_pages:
             until = _copy_pages(database, partial, path, progress)
@@ -48,11 +53,11 @@ def backup(database: Database, path: str, until: int | None, progress: Progress 
         try:
             if not in_pages:
                 _copy_batches(database, copy, until, progress)
-                copy_leases(database, copy)
+                copy_leases(database, copy, deadlines_after_us)
             _check(database, copy)
         finally:
             release(copy)
-        _check_free(path)
+        check_free(path)
         put_in_place(partial, path)
     except OSError as error:
         raise Unavailable(path, f"{error.strerror}: check the disk, then try again") from error
@@ -63,7 +68,8 @@ def backup(database: Database, path: str, until: int | None, progress: Progress 
     return until
 
 
-def _check_free(path: str) -> None:
+def check_free(path: str) -> None:
+    """Raise Refused where something has this name already."""
     if os.path.lexists(path):
         raise Refused(f"{path} is there already and was left untouched: give a new name")
 

@@ -1,6 +1,6 @@
 """Checkpoints: how a state lies in the file, as compressed references, and which one is nearest."""
 
-from itertools import starmap
+from itertools import repeat, starmap
 from typing import NamedTuple
 
 import orjson
@@ -93,9 +93,16 @@ def read_message_list(anchor: Anchor) -> MessageList:
         return MessageList()
     try:
         ranges = [(start, end) for start, end in orjson.loads(payload.expand_frame(anchor.ranges))]
+        if not all(map(_is_range, ranges, repeat(anchor.messages))):
+            raise ValueError("a range of messages that were never recorded")
     except (ValueError, TypeError) as error:
         raise _unreadable(anchor) from error
     return MessageList(anchor.messages, ranges)
+
+
+def _is_range(stored: tuple[object, object], messages: int) -> bool:
+    start, end = stored
+    return type(start) is type(end) is int and 0 <= start < end <= messages
 
 
 def newest_names(cursor: Cursor, life: Life, seq: int) -> tuple[int, Names]:

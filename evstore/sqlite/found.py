@@ -56,17 +56,17 @@ class ByName(Mapping[str, Found]):
 
 
 class Facts(NamedTuple):
-    """What is known of an event besides its data: time in µs, bytes of its text, position."""
+    """What is known of an event besides its data: time in µs, who said it, position."""
 
     time_us: int
     actor: str | None
-    size_bytes: int
     position: int
 
 
 class Step(NamedTuple):
-    """A batch as a step that can be taken back."""
+    """A batch as a step that can be taken back, if it `changes` a variable or message at all."""
 
     first: int
     last: int
     cause: str | None
+    changes: bool

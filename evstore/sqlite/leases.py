@@ -53,11 +53,13 @@ def sweep(database: Database, terms: Terms) -> int:
             return swept
 
 
-def copy_leases(database: Database, copy: Database) -> None:
-    """Give the sessions that live in a copy the deadlines that they have today."""
+def copy_leases(database: Database, copy: Database, after_us: int = 0) -> None:
+    """Give the sessions that live in a copy those of today's deadlines that are after a time."""
     with database.snapshot() as cursor:
         leases = cursor.execute(
             "select uid, expires, ttl from lease join session on number = session"
+            " where expires > ?",
+            (after_us,),
         ).fetchall()
     with copy.writing("normal") as cursor:
         for uid, expires_us, ttl_us in leases:

@@ -222,17 +222,23 @@ def _batch(database: Database, cursor: Cursor, row: Columns) -> Batch:
     position, number, first, last, time_us, actor, cause, key, link = row
     life = by_number(database, cursor, number)
     start = number << SEQ_BITS
-    entries = tuple(_entries(database, cursor, start + first, start + last))
+    entries = tuple(_entries(database, cursor, start + first, start + last, position))
     birth = birth_of(cursor, life) if life.position == position else None
     return Batch(life.uid, first, time_us, actor, cause, key, link, entries, position, birth)
 
 
-def _entries(database: Database, cursor: Cursor, first: int, last: int) -> Iterator[Entry]:
-    """Yield what the chain covers of the events with these ids."""
+def _entries(
+    database: Database, cursor: Cursor, first: int, last: int, position: int
+) -> Iterator[Entry]:
+    """Yield what the chain covers of the events with these ids.
+
+    One that names another batch is left out: it would be shown with the time and actor of that.
+    """
     kinds, plain = database.cache("kinds"), payload.TEXT
     rows = cursor.connection.cursor().execute(
-        "select id, encoding, data, kind, version, name, salt from event where id between ? and ?",
-        (first, last),
+        "select id, encoding, data, kind, version, name, salt from event where id between ? and ?"
+        " and position = ?",
+        (first, last, position),
     )
     for event_id, encoding, data, kind, version, name, salt in rows:
         named = kinds.get(kind) or kind_name(database, cursor, kind)

@@ -5,12 +5,13 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from evstore.errors import Corrupt
 from evstore.events import FAMILY, KINDS, MERGE, VARIABLES, merged_moment
 from evstore.sqlite.bodies import Bodies
 from evstore.sqlite.checkpoint import newest_anchor, newest_names, read_message_list
 from evstore.sqlite.database import Columns, Cursor, Database
 from evstore.sqlite.found import ByName, Facts, Found, Step, found
-from evstore.sqlite.lives import UNBORN, Life, Tip, by_uid, tip
+from evstore.sqlite.lives import SEQ_BITS, UNBORN, Life, Tip, by_uid, tip
 from evstore.sqlite.rows import kind_name, text_at, texts_of
 from evstore.state import MessageList, Names, Outline, Range, Reference, Tail, is_there
 
@@ -18,6 +19,7 @@ _NAME_KINDS = {KINDS.index(kind) + 1: kind for kind in FAMILY}
 _LIST_KINDS = (
     f"kind between {KINDS.index('message.added') + 1} and {KINDS.index('messages.reverted') + 1}"
 )
+_VARIABLE_KINDS = tuple(number for number, kind in _NAME_KINDS.items() if FAMILY[kind] == VARIABLES)
 _TAIL_EVENTS_MAX = 1000  # a cached message list is carried on over this many events at most
 
 
@@ -317,8 +319,7 @@ class Moment:
 
     def ranges_at(self, seq: int) -> list[Range]:
         """Return the ranges of the message list as of `seq`."""
-        past = type(self)(self._database, self._cursor, self._life, seq)
-        return past.message_list().ranges.copy()
+        return Moment(self._database, self._cursor, self._life, seq).message_list().ranges.copy()
 
     # Other moments, and the batches that lie between.
 
@@ -335,26 +336,27 @@ class Moment:
         last = self.seq
         while self._life is not None and last > 0:
             row = self._cursor.execute(
-                "select first, last, cause from batch"
-                " where position = (select position from event where id = ?)",
+                "select first, last, cause, exists (select 1 from event"
+                f" where id between (session << {SEQ_BITS}) + first and ?1"
+                f" and (kind in {_VARIABLE_KINDS} or {_LIST_KINDS})) from batch"
+                " where position = (select position from event where id = ?1)",
                 (self._life.event_id(last),),
             ).fetchone()
             yield Step(*row)
             last = row[0] - 1
 
-    def merged(self) -> "list[tuple[Step, Moment]]":
-        """Return the part of each batch that merged another moment here, and that moment."""
+    def merged(self) -> "list[tuple[range, Moment]]":
+        """Return the seqs of each batch that merged another moment here, and that moment."""
         found = []
         for segment in self._life.until(self.seq) if self._life else ():
-            for row in self._cursor.execute(
+            for first, last, cause in self._cursor.execute(
                 "select first, last, cause from batch where session = ? and first <= ?"
                 " and cause >= ? and cause < ?",
                 (segment.number, segment.last, MERGE, f"{MERGE[:-1]};"),
             ).fetchall():
-                source = self._source(row[2])
+                source = self._source(cause)
                 if source is not None:
-                    first, last, cause = row
-                    found.append((Step(first, min(last, segment.last), cause), source))
+                    found.append((range(first, min(last, segment.last) + 1), source))
         return found
 
     def _source(self, cause: str) -> "Moment | None":
@@ -370,10 +372,12 @@ class Moment:
         """Return what is known of an event besides its data."""
         assert self._life is not None
         row = self._cursor.execute(
-            "select batch.time, batch.actor, event.size, batch.position from event"
-            " join batch on batch.position = event.position where event.id = ?",
+            "select time, actor, position from event join batch using (position)"
+            " where event.id = ?",
             (self._life.event_id(seq),),
         ).fetchone()
+        if row is None:
+            raise Corrupt("", "an event or its batch is missing", self._life.id, seq)
         return Facts(*row)
 
     def kind_at(self, seq: int) -> str:

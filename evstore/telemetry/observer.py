@@ -40,6 +40,7 @@ from evstore.telemetry.instruments import NS_PER_S, Attributes, Instruments
 
 Result = TypeVar("Result")
 _log = logging.getLogger("evstore")
+_AROUND_BYTES = len('{"message":}')  # that the event of a message has around its text
 _APPLICATION = "app"  # kinds of an application may be many, and named as it likes
 
 
@@ -266,7 +267,7 @@ class Append(Step):
         if body.kind == VARIABLE_SET:
             told[names.SIZE_BYTES] = len(value_text(body.text, body.operand))
         if body.kind == MESSAGE_ADDED:
-            told[names.SIZE_BYTES] = len(body.text)
+            told[names.SIZE_BYTES] = len(body.text) - _AROUND_BYTES
         if self.telemetry.names and body.kind in (VARIABLE_SET, VARIABLE_DELETED):
             told[names.VARIABLE_NAME] = body.name
         return told
@@ -324,7 +325,7 @@ class Append(Step):
                 instruments.size(names.SIZE.format(names.VARIABLE_SET_STEP), len(text), told)
             elif body.kind == MESSAGE_ADDED:
                 step = names.SIZE.format(names.MESSAGE_APPEND_STEP)
-                instruments.size(step, len(body.text), {})
+                instruments.size(step, len(body.text) - _AROUND_BYTES, {})
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The summary: how sessions grow, which variables are read and written most, and of which types."""
 
+import sys
 from datetime import timedelta
 
 import attrs
@@ -62,6 +63,7 @@ def summary(store: Store, limit: int = 10) -> Summary:
     living sessions have now. Reads the log a few times. `accessed` counts reads of single names in
     this process; beyond 10,000 names it is no longer exact for those that are rarely read.
     """
+    limit = min(max(limit, 0), sys.maxsize)  # as far as SQLite counts
     engine = store.engine
     now_us, database = engine.clock(), engine.database
     with database.snapshot() as cursor:
