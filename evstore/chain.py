@@ -7,10 +7,10 @@ the bytes. No position, internal number or encoding is hashed, so that a session
 file, be compressed anew or be rekeyed with its links unchanged.
 """
 
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from struct import Struct
 from typing import NamedTuple
 
 ZERO = bytes(32)  # what the first batch of a session without a parent continues
@@ -18,10 +18,10 @@ UNLINKED = b""  # the link of a batch that gets one where it is taken in
 _NO_UID = bytes(16)
 _LEAF, _LINK, _BIRTH = b"\x00", b"\x01", b"\x02"
 _NOBODY = b"\x00\x00\x00"  # neither actor nor cause nor key
-_length = Struct(">BI").pack
-_envelope = Struct(">QIq").pack
-_origin = Struct(">q16sQ").pack
-_version = Struct(">I").pack
+_length = struct.Struct(">BI").pack
+_envelope = struct.Struct(">QIq").pack
+_origin = struct.Struct(">q16sQ").pack
+_version = struct.Struct(">I").pack
 
 
 def field(value: bytes | None) -> bytes:
@@ -136,11 +136,17 @@ class Batch(NamedTuple):
         return self.first + len(self.entries) - 1
 
     def continues(self, previous: bytes) -> bytes:
-        """Return the link that this batch must have after `previous`."""
+        """Return the link that this batch must have after `previous`.
+
+        UNLINKED where it has a number that no link can hold, as only a damaged file says.
+        """
         said = said_by(self.actor, self.cause, self.key)
-        events = [
-            linked(kind, version, known or leaf(salt or b"", kind, name, text or b"", said))
-            for kind, version, name, text, salt, known in self.entries
-        ]
-        origin = self.birth.origin(self.actor, self.cause) if self.birth else None
-        return link(previous, self.uid, self.first, self.time_us, events, origin)
+        try:
+            events = [
+                linked(kind, version, known or leaf(salt or b"", kind, name, text or b"", said))
+                for kind, version, name, text, salt, known in self.entries
+            ]
+            origin = self.birth.origin(self.actor, self.cause) if self.birth else None
+            return link(previous, self.uid, self.first, self.time_us, events, origin)
+        except (struct.error, OverflowError):
+            return UNLINKED

@@ -1,12 +1,15 @@
 """Verification: whatever is changed behind evstore's back is found, column by column."""
 
+from datetime import UTC, datetime
+
 import apsw
 import attrs
 import pytest
 
 import evstore
-from evstore import replay
-from evstore.sqlite import insert
+from evstore import chain, replay
+from evstore.errors import Corrupt
+from evstore.sqlite import insert, payload
 from evstore.sqlite.pages import checksum_vfs
 
 
@@ -186,6 +189,12 @@ def test_reordered_events_are_found(broad):
     assert [] != findings(broad, "chain")
 
 
+def test_an_event_of_another_batch_is_found(broad):
+    """An event that was moved to another batch, whose time and actor it would show, is found."""
+    alter(broad, "update event set position = 1 where id = (1 << 32) + 3")
+    assert (3, "link") in [(finding.seq, finding.kind) for finding in findings(broad, "chain")]
+
+
 def test_an_inserted_event_is_found(broad):
     """An event that was put in by hand is found, also after the head of its session."""
     alter(
@@ -225,6 +234,42 @@ def test_a_finding_says_where(broad):
     assert (3, "event") in [(finding.seq, finding.kind) for finding in found]
 
 
+@pytest.mark.parametrize(
+    "ranges",
+    ["5", '[["a","b"]]', "[[0,1.5]]", "[[-5,3]]", "[[3,1]]", "[[0,99999999999]]"],
+)
+def test_a_checkpoint_of_other_messages_is_damage(broad, ranges):
+    """Ranges of messages that were never recorded are damage for readers, and found."""
+    frame = payload.compress(ranges.encode()).hex()
+    alter(broad, f"update checkpoint set ranges = x'{frame}'")
+    with evstore.open(broad, read_only=True) as store:
+        session = store.session("main")
+        for read in (lambda: session.messages[:], lambda: list(store.sessions())):
+            with pytest.raises(Corrupt, match="which a rebuild mends"):
+                read()
+    assert "damage" in {finding.kind for finding in findings(broad)}
+
+
+def test_a_missing_event_is_damage_for_readers(broad):
+    """Who asks for a moment whose event is missing is told so."""
+    alter(broad, "delete from event where id = (1 << 32) + 3")
+    with evstore.open(broad, read_only=True) as store:
+        session = store.session("main")
+        with pytest.raises(Corrupt, match="sequence 3: an event or its batch is missing"):
+            session.at(3)
+
+
+def test_a_time_that_no_datetime_can_say_is_shown(broad):
+    """A time that only damage can have is shown as the nearest that there is, and found."""
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for time_us, shown in ((-1 << 63, first), ((1 << 63) - 1, last)):
+        alter(broad, f"update batch set time = {time_us} where position = 3")
+        with evstore.open(broad, read_only=True) as store:
+            times = [event.time for event in store.session("main").events()]
+        assert shown in times
+        assert "time" in {finding.kind for finding in findings(broad, "chain")}
+
+
 def test_a_checkpoint_of_no_moment_is_found(broad):
     """A checkpoint beyond the head of its session is told apart from one that is wrong."""
     alter(broad, "update checkpoint set id = id + 500 where id = (select max(id) from checkpoint)")
@@ -245,6 +290,93 @@ def test_rows_of_no_session_are_told_once_for_each_table(broad):
     with evstore.open(broad) as store:
         assert expected == sorted(attrs.astuple(found) for found in replay.rebuild(store))
     assert [] == findings(broad)
+
+
+NONSENSE = {
+    "a text that is no JSON": """update event set data = '{"seq":2' where kind = 6""",
+    "a text that is no object": """update event set data = '["seq"]' where kind = 6""",
+    "a version below 1": "update event set version = -1 where name = 'name1'",
+    "a first event below 1": "update batch set first = -5, last = -5 where position = 2",
+    "a kind that is missing": "delete from kind where number = 1",
+    "a kind of a number below 1": "update kind set number = -4 where number = 16",
+}
+
+
+@pytest.mark.parametrize("edit", NONSENSE)
+def test_what_cannot_be_is_a_finding(broad, edit):
+    """Rows that no writer makes are told of at the levels that look at them, and raise nothing."""
+    alter(broad, NONSENSE[edit])
+    findings(broad, "heads")
+    assert [] != findings(broad, "chain")
+    assert [] != findings(broad)
+
+
+def stored(path, query):
+    """Return the rows that a query finds."""
+    connection = apsw.Connection(str(path), vfs=checksum_vfs())
+    rows = connection.execute(query).fetchall()
+    connection.close()
+    return rows
+
+
+@pytest.mark.parametrize("salt", ["null", "salt"])
+def test_an_id_is_not_changed_under_the_leaf_of_another(broad, salt):
+    """The leaf of a birth stands in for an id that is forgotten, and for no other."""
+    query = "select salt, id, actor, cause from session join batch using(position) where number = 1"
+    leaf = chain.birth_leaf(*stored(broad, query)[0]).hex()
+    alter(broad, f"update session set id = 'other', salt = {salt}, leaf = x'{leaf}' where number=1")
+    for level in ("heads", "chain", "full"):
+        assert ["session"] == [found.kind for found in findings(broad, level)]
+
+
+def test_what_is_forgotten_has_no_name(broad):
+    """The leaf of an event stands in for its name as well, which nothing bears out any more."""
+    seq = "where id = (3 << 32) + 1"
+    ((salt, text),) = stored(broad, f"select salt, data from event {seq}")
+    said = chain.said_by("tester", None, None)
+    leaf = chain.leaf(salt, "variable.set", "a", text.encode(), said).hex()
+    alter(broad, f"update event set encoding = 3, data = x'{leaf}', salt = null {seq}")
+    assert [] == findings(broad, "chain")
+    assert "it is forgotten and has a name" in [found.what for found in findings(broad)]
+    alter(broad, f"update event set name = null {seq}")
+    assert "it is forgotten and has a name" not in [found.what for found in findings(broad)]
+
+
+def test_one_damaged_page_does_not_hide_what_else_is_wrong(tmp_path):
+    """Whichever page of the tables is damaged, verify goes on, and on to the lives after it."""
+    path = tmp_path / "damaged.db"
+    with evstore.open(path) as store:
+        main = store.session("main")
+        with main.batch() as batch:
+            batch.messages.extend([{"role": "user", "content": "h" * 400}] * 50)
+        main.fork("fork", at=50).variables["x"] = 1
+        store.session("other").variables["y"] = 1
+    alter(path, "update variable set value = '2' where name = 'y'")
+    whole = path.read_bytes()
+    ((page_bytes,),) = stored(path, "pragma page_size")
+    pages = stored(path, "select name, pageno from dbstat where name not like 'sqlite%'")
+    hidden = 0
+    for table, page in pages:
+        damaged = bytearray(whole)
+        damaged[page * page_bytes - 100] ^= 1
+        path.write_bytes(damaged)
+        with evstore.open(path, read_only=True) as store:
+            found = {level: list(replay.verify(store, level=level)) for level in LEVELS}
+        assert table not in ("event", "batch", "session") or "damage" in kinds(found["chain"])
+        if table == "event" and ("other", 1) not in [
+            (each.session, each.seq) for each in found["full"]
+        ]:
+            hidden += 1
+    assert 5 < len([table for table, _ in pages if table == "event"])
+    assert 2 == hidden  # The root of the table, and the page that holds it.
+
+
+LEVELS: tuple[replay.Level, ...] = ("heads", "chain", "full")
+
+
+def kinds(found):
+    """Return the kinds of some findings."""
+    return {each.kind for each in found}
 
 
 INDEX_EDITS = {

@@ -93,8 +93,9 @@ def json_text(message: Message, writer: Writer = WRITER) -> bytes:
         return text
     for key, value in message.items():
         if not _is_json({key: value}):
-            detail = "holds what JSON cannot: keep it as text, lists, numbers and names of text"
-            raise NotStorable(f"message[{key!r}]", type(value).__name__, detail)
+            detail = "holds what JSON cannot"
+            remedy = "keep it as text, lists, numbers and names of text"
+            raise NotStorable(f"message[{key!r}]", type(value).__name__, detail, remedy)
     return orjson.dumps(dict(message))
 
 

@@ -17,8 +17,9 @@ from evstore.events import ANY
 from evstore.replay.rewriting import Made, Rewriting, Transform
 from evstore.replay.verification import verify
 from evstore.sqlite.adopt import WHAT_IS_ADOPTED
+from evstore.sqlite.backup import check_free
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.files import put_in_place
+from evstore.sqlite.files import place, put_in_place
 from evstore.sqlite.leases import copy_leases
 from evstore.sqlite.log import PAGE_EVENTS
 from evstore.store import Store
@@ -71,9 +72,8 @@ def migrate(
     Raises Refused where the target is there, or for what a transform may not do; Taken where it
     gives a living id to two sessions; Corrupt where the source is damaged; and Unavailable.
     """
-    path = os.path.realpath(os.fspath(target))
-    if os.path.lexists(path):
-        raise Refused(f"{path} is there already and was left untouched: give a new name")
+    path = place(os.fspath(target))
+    check_free(path)
     migration = _Migration(source, transform, progress)
     if dry_run:
         return migration.only_counted()
@@ -91,6 +91,7 @@ def migrate(
         migration.record(store, migrated)
     if os.path.exists(f"{partial}-wal"):
         raise Unavailable(partial, "another program has it open: resume once it has closed it")
+    check_free(path)
     put_in_place(partial, path)
     return migrated
 

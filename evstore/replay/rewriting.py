@@ -4,6 +4,7 @@ The same log and the same transform give the same batches, to the salt: so what 
 can be told from what was not.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from hashlib import sha256
@@ -18,6 +19,7 @@ from evstore.errors import EvstoreError, Refused
 from evstore.events import (
     ABSENT,
     BODIES,
+    KINDS,
     LABEL_SET,
     MERGE,
     MESSAGE_ADDED,
@@ -27,6 +29,7 @@ from evstore.events import (
     OPERANDS,
     REDO,
     REVERT,
+    RUN,
     UNDO,
     Event,
     from_microseconds,
@@ -35,6 +38,7 @@ from evstore.events import (
 )
 from evstore.evolution import version_to_write
 from evstore.limits import Limits
+from evstore.registry import VERSION_MAX
 from evstore.sqlite.engine import Engine
 from evstore.sqlite.lives import Life
 from evstore.sqlite.renumbering import Renumbering, Written
@@ -43,6 +47,7 @@ from evstore.sqlite.renumbering import Renumbering, Written
 _WIDE = Limits(name_bytes_max=1 << 30, session_id_characters_max=1 << 30)
 _TARGETING = frozenset({MESSAGE_REMOVED, MESSAGE_REPLACED})
 _POINTING = frozenset({MESSAGES_REVERTED, LABEL_SET})
+_NUMBERED = re.compile(f"({UNDO}|{REDO}|{REVERT}|{RUN})([0-9]{{1,10}})")
 
 
 @attrs.frozen
@@ -76,9 +81,10 @@ def changed(event: Event, data: Any = ABSENT, **changes: Any) -> Event:
     of the source. Raises NotStorable.
     """
     if data is not ABSENT:
-        newest = version_to_write(changes.get("kind", event.kind), None)
-        changes.setdefault("version", max(event.version, newest))
-        changes["text"] = values.encode(data, root="data").decode()
+        kind = changes.get("kind", event.kind)
+        changes.setdefault("version", max(event.version, version_to_write(kind, None)))
+        depth = values.DEPTH_MAX + (kind in KINDS)  # whose data is an object that holds the value
+        changes["text"] = values.encode(data, root="data", depth=depth).decode()
     return attrs.evolve(event, **changes)
 
 
@@ -175,12 +181,29 @@ def _check(batch: Batch, commit: Commit, given: object) -> None:
     for what, name in names.items():
         if name is not None:
             _WIDE.check_name(what, name)
-    events: Iterable[object] = given.events
+    events: object = given.events
+    if not isinstance(events, tuple | list):
+        raise _refused(batch, f"gave events in a {type(events).__name__}: give them to `having`")
     for event in events:
-        if not isinstance(event, Event) or not batch.first <= event.seq <= batch.last:
-            raise _refused(batch, "gave what is no event of the batch: change one with `changed`")
-        if event.name is not None:
-            _WIDE.check_name("name", event.name)
+        _check_event(batch, event)
+
+
+def _check_event(batch: Batch, event: object) -> None:
+    if not isinstance(event, Event) or not batch.first <= event.seq <= batch.last:
+        raise _refused(batch, "gave what is no event of the batch: change one with `changed`")
+    if event.name is not None:
+        _WIDE.check_name("name", event.name)
+    kind, version = event.kind, event.version
+    if type(kind) is not str:
+        raise _refused(batch, f"gave an event the kind {kind!r}: give text")
+    if type(version) is not int or not 1 <= version <= VERSION_MAX:
+        told = f"give a number from 1 to {VERSION_MAX}"
+        raise _refused(batch, f"gave an event the version {version!r}: {told}")
+    try:
+        str.encode(event.text or "")
+    except (TypeError, UnicodeEncodeError):
+        told = "a text that UTF-8 cannot hold: give its data to `changed`"
+        raise _refused(batch, f"gave an event {told}") from None
 
 
 def _refused(batch: Batch, what: str) -> Refused:
@@ -306,9 +329,12 @@ class _Making:
 
     def _moment_of(self, uid: bytes, old: int) -> tuple[bytes | None, int]:
         """Return which life recorded a moment of a life in the target, and at which seq."""
-        written = self._numbers.life(uid)
-        if written is None:
-            return None, 0
+        while (written := self._numbers.life(uid)) is None:  # What it shared may be there.
+            life, _ = self._source.find_uid(uid)
+            if life is None or life.parent is None:
+                return None, 0
+            old = min(old, life.fork)
+            uid = life.recorder(old).uid
         found = self._numbers.moment(uid, old)
         if found is not None:
             return uid, found
@@ -321,14 +347,16 @@ class _Making:
             return cause
         if cause.startswith(MERGE):
             uid, seq = merged_moment(cause)
-            parent, moment = self._moment_of(uid, seq)
-            return cause if parent is None else merge_cause(uid, moment)
-        word, _, number = cause.partition(":")
-        if f"{word}:" not in (UNDO, REDO, REVERT) or not number.isdecimal():
+            if self._numbers.life(uid) is None:
+                return cause
+            return merge_cause(uid, self._moment_of(uid, seq)[1])
+        found = _NUMBERED.fullmatch(cause)
+        word, number = (found[1], int(found[2])) if found else ("", 0)
+        if not 1 <= number <= self._batch.first:  # Others may say "run:" of something else.
             return cause
-        if f"{word}:" == REVERT:
-            return f"{word}:{self._moment(written, int(number))}"
-        return f"{word}:{self._moment(written, int(number) - 1) + 1}"
+        if word == REVERT:
+            return f"{REVERT}{self._moment(written, number)}"
+        return f"{word}{self._moment(written, number - 1) + 1}"
 
 
 def _derived(uid: bytes, session: str | None) -> bytes:
@@ -354,8 +382,8 @@ def _renumbered(event: Event, field: str, old: int, new: int) -> Event:
     if old == new:
         return event
     data = orjson.loads(event.text or "") | {field: new}
-    return attrs.evolve(event, text=orjson.dumps(data).decode())
+    return attrs.evolve(event, text=values.dump(data).decode())
 
 
 def _only_message(text: str) -> str:
-    return orjson.dumps({"message": orjson.loads(text)["message"]}).decode()
+    return values.dump({"message": orjson.loads(text)["message"]}).decode()

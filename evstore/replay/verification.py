@@ -35,7 +35,11 @@ def verify(store: Store, *, level: Level = "heads") -> Iterator[Finding]:
 
 def _batches(engine: Engine) -> Iterator[Batch | Finding]:
     """Yield all batches in commit order, and a Finding for each that cannot be read."""
-    position, newest = 0, engine.position()
+    try:
+        position, newest = 0, engine.position()
+    except BadFile as error:
+        yield Finding(None, None, "damage", str(error))
+        return
     while position < newest:
         try:
             page = engine.changes(position)
@@ -86,4 +90,8 @@ class _Chain:
         name = (birth and birth.id) or batch.uid.hex()
         if birth is None or birth.parent_uid is None or not birth.fork:
             return _Tip(name, 0, 0, ZERO)
-        return _Tip(name, birth.fork, 0, self._engine.link_at(birth.parent_uid, birth.fork) or ZERO)
+        try:
+            link = self._engine.link_at(birth.parent_uid, birth.fork)
+        except BadFile:  # It was told of the batch that holds it.
+            link = None
+        return _Tip(name, birth.fork, 0, link or ZERO)

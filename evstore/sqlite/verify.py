@@ -37,6 +37,10 @@ select null, (select count(*) from event) || ' events where the batches hold '
   || coalesce(sum(last - first + 1), 0)
 from batch having (select count(*) from event) <> coalesce(sum(last - first + 1), 0)
 """
+_FORGOTTEN_BIRTHS = """
+select lower(hex(uid)), 'its id, salt and leaf do not fit each other' from session
+where (id is null) <> (salt is null) or (salt is null) = (leaf is null)
+"""
 _FORK_KEYS = """
 select null, 'position ' || position || ' has a key and no events' from batch
 where last < first and key is not null
@@ -44,6 +48,7 @@ where last < first and key is not null
 _EVENTS = f"""
 select id, encoding, delta, size, data, kind, name, base, operand, case
   when (salt is null) <> (encoding = {payload.FORGOTTEN}) then 'its salt does not fit its encoding'
+  when encoding = {payload.FORGOTTEN} and name is not null then 'it is forgotten and has a name'
   when (delta is null) = (encoding = {payload.DELTA}) then 'its delta does not fit its encoding'
   when (session = id >> {SEQ_BITS} and id & {SEQ_MAX} between first and last) is not true
   then 'it is not in batch ' || event.position end
@@ -55,6 +60,7 @@ select id & {SEQ_MAX}, messages, ranges, names from checkpoint where id between 
 _ROW_CHECKS = {
     "position": _GAPS,
     "birth": _BIRTHS,
+    "session": _FORGOTTEN_BIRTHS,
     "batch": _STRAY_BATCHES,
     "event": _STRAY_EVENTS,
     "key": _FORK_KEYS,
@@ -70,6 +76,15 @@ def _check_rows(cursor: Cursor) -> Iterator[Finding]:
     for kind, query in _ROW_CHECKS.items():
         for session, what in cursor.execute(query).fetchall():
             yield Finding(session, None, kind, what)
+
+
+def _check_kinds(cursor: Cursor) -> Iterator[Finding]:
+    stored = dict(cursor.execute("select number, name from kind"))
+    numbered = dict(enumerate(KINDS, 1))
+    for number in sorted(stored.keys() | numbered):
+        name, wanted = stored.get(number), numbered.get(number)
+        if number <= len(KINDS) and name != wanted:
+            yield Finding(None, None, "kind", f"number {number} is {name!r}")
 
 
 def _check_strays(cursor: Cursor) -> Iterator[Finding]:
@@ -89,11 +104,7 @@ def check_heads(database: Database) -> Iterator[Finding]:
 
 def check_derived(database: Database) -> Iterator[Finding]:
     """Yield what the log does not bear out of columns, projections, checkpoints and the index."""
-    with database.snapshot() as cursor:
-        kinds = cursor.execute("select number, name from kind order by number").fetchall()
-    for number, name in kinds[: len(KINDS)]:
-        if name != KINDS[number - 1]:
-            yield Finding(None, None, "kind", f"number {number} is {name!r}")
+    yield from _at_once(database, _check_kinds)
     yield from _each_life(
         database, lambda database, cursor, life: _Deriving(database, cursor, life).run()
     )
@@ -101,33 +112,49 @@ def check_derived(database: Database) -> Iterator[Finding]:
     yield from _at_once(database, _check_index)
 
 
-def _at_once(database: Database, check: Callable[[Cursor], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what a check finds in the whole file; no transaction is open while the caller looks."""
+def _at_once(
+    database: Database, check: Callable[[Cursor], Iterator[Finding]], number: int | None = None
+) -> Iterator[Finding]:
+    """Yield what a check of the whole file finds, or of the life with a number, and any damage.
+
+    No transaction is open while the caller looks.
+    """
     try:
         with database.snapshot() as cursor:
             found = list(check(cursor))
     except BadFile as error:
-        found = [Finding(None, None, "damage", str(error))]
+        found = [Finding(_shown(database, number), _seq(error), "damage", str(error))]
     yield from found
+
+
+def _shown(database: Database, number: int | None) -> str | None:
+    """Return what to call the life with a number, if that can be read."""
+    try:
+        with database.snapshot() as cursor:
+            return _id_of(cursor, number)
+    except BadFile:
+        return None
 
 
 def _each_life(
     database: Database, check: Callable[[Database, Cursor, Life], Iterator[Finding]]
 ) -> Iterator[Finding]:
-    """Yield what a check finds in each life; no transaction is open while the caller looks."""
-    with database.snapshot() as cursor:
-        numbers = [number for (number,) in cursor.execute("select number from session order by 1")]
-    for number in numbers:
+    """Yield what a check finds in each life, and go on after a damaged one."""
+    try:
         with database.snapshot() as cursor:
-            try:
-                found = list(check(database, cursor, by_number(database, cursor, number)))
-            except BadFile as error:
-                session, seq = _id_of(cursor, number), _seq(error)
-                found = [Finding(session, seq, "damage", str(error))]
-        yield from found
+            numbers = [number for (number,) in cursor.execute("select number from session")]
+    except BadFile as error:
+        yield Finding(None, None, "damage", str(error))
+        return
+    for number in sorted(numbers):
+
+        def check_life(cursor: Cursor, number: int = number) -> Iterator[Finding]:
+            return check(database, cursor, by_number(database, cursor, number))
+
+        yield from _at_once(database, check_life, number)
 
 
-def _id_of(cursor: Cursor, number: int) -> str | None:
+def _id_of(cursor: Cursor, number: int | None) -> str | None:
     session_id: str | None = cursor.execute(
         "select coalesce(id, lower(hex(uid))) from session where number = ?", (number,)
     ).get
@@ -205,7 +232,7 @@ class _Deriving:
         before = self._outline.names[family].get(name or "") if family else None
         operand, key = None, OPERANDS.get(kind)
         if key is not None and (key in text or "\\" in text):  # where it may be written escaped
-            operand = orjson.loads(text).get(key)
+            operand = _member(text, key)
         size_bytes = len(text) if text.isascii() else len(text.encode())
         return before.seq if before else None, operand, size_bytes
 
@@ -247,6 +274,15 @@ class _Deriving:
         if ended != self._ended:
             what = f"its end is {ended} where the log says {self._ended}"
             yield Finding(self._life.shown, None, "session", what)
+
+
+def _member(text: str, key: str) -> int | None:
+    """Return the member of an object that a text should be, or None where it is none."""
+    try:
+        data = orjson.loads(text)
+    except ValueError:
+        return None
+    return data.get(key) if type(data) is dict else None
 
 
 def _same_outline(stored: Outline, folded: Outline) -> bool:
