@@ -109,6 +109,42 @@ def test_what_json_lacks_is_tagged(store, tmp_path):
     assert b'{"$dict":[[1,{"$dict":' in b"".join(export_stream(store, "markdown"))
 
 
+@pytest.mark.parametrize("format", sorted(EXPORTS))
+def test_a_key_that_is_no_text_is_its_json(store, tmp_path, format):
+    """A message may have any keys, and leaves in every format, with its role."""
+    odd: dict[Any, Any] = {5: (b"\0",), None: {"$bytes": "x"}, (1, "a"): {2: 3}}
+    store.session("trip").messages.append({**said("Rome?"), **odd})
+    export_to(store, format, tmp_path / "out")
+    if format == "session-dir":
+        assert {
+            **said("Rome?"),
+            "5": {"$tuple": [{"$bytes": "AA=="}]},
+            "null": {"$bytes": "x"},
+            '{"$tuple":[1,"a"]}': {"$dict": [[2, 3]]},
+        } == files(tmp_path / "out")["trip.json"][0]
+    if format == "tables":
+        assert [("user", "Rome?")] == rows(tmp_path / "out", "select role, content from messages")
+
+
+@pytest.mark.parametrize("format", sorted(EXPORTS))
+def test_an_export_runs_no_code_of_the_application(store, tmp_path, format):
+    """A class that has become stricter since does not stop what it recorded from leaving."""
+    is_strict = False
+
+    class Money:
+        cents = 5
+
+    def decode(cents: int) -> Money:
+        assert not is_strict
+        return Money()
+
+    name = f"{__name__}.Money.{format}"
+    evstore.register(Money, name=name, encode=lambda money: money.cents, decode=decode)
+    store.session("trip").messages.append(said({"price": Money()}))
+    is_strict = True
+    export_to(store, format, tmp_path / "out")
+
+
 # Which sessions, and when.
 
 

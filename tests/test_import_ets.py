@@ -151,6 +151,15 @@ def test_what_is_no_variable_is_kept(store, tmp_path):
     assert kept.time < variable.time
 
 
+def test_a_variable_may_be_called_session(store, tmp_path):
+    """No name of a variable is that of the event beside it."""
+    session = {binary("session"): binary("abc"), binary("city"): binary("Rome")}
+    source = tab(tmp_path / "t.tab", (binary("s"), session, 99))
+    assert (Imported(1, 3, 3, kept=1), []) == take(store, "ets", source)
+    assert {"session": "abc", "city": "Rome"} == dict(store.session("s").variables)
+    assert (Imported(0, 0, 0), []) == take(store, "ets", source)
+
+
 @pytest.mark.parametrize("inside", ets.INSIDE)
 def test_a_store_of_variables_may_say_when_each_was_set(store, tmp_path, inside):
     """Variables come in the order in which they were set, and what changes later is set anew."""

@@ -1,5 +1,6 @@
 """What others recorded comes in at its own times, once, whatever happens meanwhile."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evstore
+from evstore.chain import ZERO, Birth
 from evstore.errors import Conflict, ReadOnly, Refused, Unavailable
+from evstore.events import TIME_US_MAX
 from evstore.transfer import Imported, Reported, foreign, import_from
 from evstore.transfer.conversations import Conversation, Item, Variable, json_text, time_us
+from evstore.transfer.strands import Strands
 from tests.foreign import json_file, lines_file, said, take, texts
 
 NOON = 1_700_000_000
@@ -54,6 +58,29 @@ def test_times_that_cannot_be_are_left_out(store, tmp_path):
     assert NOON * 10**6 + 1 == list(store.session("a").events())[1].time_us
 
 
+@pytest.mark.parametrize("when", ["2200-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_the_future_does_not_come_in(store, tmp_path, when):
+    """No time of a source or of its file moves the clock of the store, wherever it stands."""
+    source = lines_file(tmp_path / "a.jsonl", said("a", ts=when), said("b"))
+    take(store, "openai-jsonl", source)
+    ancient = lines_file(tmp_path / "b.jsonl", said("a", ts="1900-01-01T00:00:00Z"))
+    take(store, "openai-jsonl", ancient)
+    later = lines_file(tmp_path / "c.jsonl", said("c"))
+    os.utime(later, (8e9, 8e9))
+    take(store, "openai-jsonl", later)
+    store.session("d").variables["own"] = 1
+    days = {event.time.date() for id in "abcd" for event in store.session(id).events()}
+    assert days <= {datetime.now(UTC).date() - timedelta(days=back) for back in (0, 1)}
+
+
+def test_after_the_last_moment_nothing_comes_in(store):
+    """A batch that would be later than any time is refused, since nobody could restore it."""
+    strands = Strands(store)
+    strand = strands.bear(Birth(bytes(16), "s", 0, None, None, bytes(16)), TIME_US_MAX, ZERO)
+    with pytest.raises(Refused, match="9999"):
+        strands.append(strand, (), 0)
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -82,13 +109,14 @@ def test_times_are_read_by_their_size(value, expected):
     assert expected == time_us(value)
 
 
-def test_what_is_too_deep_for_a_text_stays_as_it_is():
-    """Arguments of a call become JSON; of hostile ones the store says that they are too deep."""
+def test_what_cannot_be_a_text_stays_as_it_is():
+    """Arguments of a call become JSON; of hostile ones the store says what is wrong with them."""
     deep: list[object] = []
     for _ in range(200_000):
         deep = [deep]
     assert json_text(deep) is deep
     assert ('{"ö": 1}', "text") == (json_text({"ö": 1}), json_text("text"))
+    assert b"\xff" == json_text(b"\xff")
 
 
 def test_a_branch_that_is_apart_is_a_fork_also_at_the_end():
@@ -131,11 +159,12 @@ def test_what_has_changed_is_reported_and_stays(store, tmp_path):
 
 
 def test_an_item_that_comes_twice_is_recorded_once(store, tmp_path):
-    """Two records under one id are one item; where they differ, that is reported."""
+    """Two records under one id are one item where they are the same, and otherwise two."""
     turns = [said("a", id="x"), said("b", id="y"), said("a", id="x"), said("B", id="y")]
-    added, reports = take(store, "openai-jsonl", lines_file(tmp_path / "a.jsonl", *turns))
-    assert (2, ["a", "b"]) == (added.events, texts(store)["a"])
-    assert ["1 items, the first of them 'y'"] == [found.what for found in reports]
+    source = lines_file(tmp_path / "a.jsonl", *turns)
+    assert (Imported(1, 3, 3), []) == take(store, "openai-jsonl", source)
+    assert ["a", "b", "B"] == texts(store)["a"]
+    assert (Imported(0, 0, 0), []) == take(store, "openai-jsonl", source)
 
 
 def test_reports_need_no_listener(store, tmp_path):
@@ -244,6 +273,26 @@ def test_what_is_beyond_the_limits_leaves_a_mark(path, tmp_path):
         marks = list(store.session("a").events(kind="app.imported.left-out"))
         assert [reports[0].reason, reports[1].reason] == [mark.data["reason"] for mark in marks]
         assert 4 == added.events
+        assert (Imported(0, 0, 0), []) == take(store, "openai-jsonl", source)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        evstore.Limits(message_bytes_max=60),
+        evstore.Limits(name_bytes_max=10),
+        evstore.Limits(session_id_characters_max=5),
+    ],
+)
+def test_an_import_fits_any_limits(path, tmp_path, limits):
+    """However little a store allows, what fits comes in, once, and all else leaves its mark."""
+    long = {"id": "long" * 9, "messages": [said("a"), said("x" * 100), 5]}
+    source = lines_file(tmp_path / "a.jsonl", long, {"id": "LONG" * 9, "messages": [said("b")]})
+    with evstore.open(path, limits=limits) as store:
+        added, _ = take(store, "openai-jsonl", source)
+        assert (2, 4) == (added.sessions, added.events)
+        assert {"a", "b"} <= {text for found in texts(store).values() for text in found}
+        assert all(len(id) <= limits.session_id_characters_max for id in texts(store))
         assert (Imported(0, 0, 0), []) == take(store, "openai-jsonl", source)
 
 

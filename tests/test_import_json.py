@@ -124,3 +124,25 @@ def test_a_wrong_mapping_is_refused(store, tmp_path, wrong):
     with pytest.raises(Refused, match="mapping"):
         take(store, "json", json_file(tmp_path / "a.json", []), mapping=wrong)
     assert json.dumps([]) == (tmp_path / "a.json").read_text()
+
+
+def test_an_id_that_comes_again_is_told_apart(store, tmp_path):
+    """Messages that differ under one id are all there, also where it is a number or a word of ours.
+
+    One that is the same again is no other message.
+    """
+    turns = [said("a"), said("b", n=1), said("b", n=1), said("c", n="record"), said("d", n=1)]
+    source = json_file(tmp_path / "a.json", [{"x": 1, "said": turns}])
+    mapping = {"messages": "said", "message_id": "n"}
+    assert (Imported(1, 5, 5, kept=1), []) == take(store, "json", source, mapping=mapping)
+    assert {"a/0001": ["a", "b", "c", "d"]} == texts(store)
+    assert (Imported(0, 0, 0), []) == take(store, "json", source, mapping=mapping)
+
+
+def test_a_broken_line_stops_only_itself(store, tmp_path):
+    """Lines after one that is no JSON are read, and it is told."""
+    chats = [{"id": name, "said": [said(name)]} for name in "abc"]
+    source = lines_file(tmp_path / "a.json", chats[0], b'{"id": "x", "said": [\n', *chats[1:])
+    _, reports = take(store, "json", source, mapping={"id": "id", "messages": "said"})
+    assert {"a": ["a"], "b": ["b"], "c": ["c"]} == texts(store)
+    assert ["element 2"] == [found.where for found in reports]

@@ -152,6 +152,49 @@ def test_what_is_broken_stops_only_itself(store, tmp_path):
     assert 9 == len(reports), reports
 
 
+def test_a_program_may_go_on_writing_meanwhile(store, tmp_path):
+    """What is not deleted meanwhile comes in, also where the log is folded into the file."""
+    said = [f"{number} {'x' * 3000}" for number in range(900)]
+    rows = [(number, "abz"[number % 3], human(text)) for number, text in enumerate(said)]
+    source = table(tmp_path / "a.db", *rows)
+    with closing(sqlite3.connect(source)) as db:
+        db.execute("pragma journal_mode=wal")
+
+    def write(seen: int) -> None:
+        if seen == 10:
+            with closing(sqlite3.connect(source)) as db:
+                with db:
+                    db.execute("delete from message_store where session_id = 'z'")
+                db.execute("vacuum")
+                db.execute("pragma wal_checkpoint(truncate)")
+
+    _, reports = take(store, "langchain", source, progress=write)
+    assert {"a": said[::3], "b": said[1::3]} == texts(store)
+    assert {"it is not there any more: import again"} == {found.reason for found in reports}
+    assert ["a.db"] == [name for name in os.listdir(tmp_path) if name.startswith("a.db")]
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "text"),
+    [
+        ("session-dir", "{}.json", '[{"role": "user", "content": "hi"}]'),
+        ("langchain", "{}.json", json.dumps([{"type": "human", "data": {"content": "hi"}}])),
+        ("claude-code", "{}.jsonl", '{"uuid": "u", "message": {"role": "user", "content": "hi"}}'),
+    ],
+)
+def test_what_only_looks_like_a_file_stops_nothing(store, tmp_path, format, name, text):
+    """A folder or a link to nowhere among files is told, and all others come in."""
+    for good in "ad":
+        (tmp_path / name.format(good)).write_text(text)
+    (tmp_path / name.format("b")).mkdir()
+    (tmp_path / name.format("c")).symlink_to(tmp_path / "nowhere")
+    _, reports = take(store, format, tmp_path)
+    assert {"a": ["hi"], "d": ["hi"]} == texts(store)
+    told = {found.where for found in reports}
+    assert name.format("c") in told
+    assert told <= {name.format("b"), name.format("c")}
+
+
 def test_files_that_are_broken_stop_only_themselves(store, tmp_path):
     """In a folder, what is no array of messages is told, and what is hidden passed over."""
     json_file(tmp_path / "a.json", [json.loads(human("a"))])

@@ -14,7 +14,7 @@ import pytest
 
 import evstore
 from evstore.errors import MissingExtra, Unavailable
-from evstore.transfer import Imported
+from evstore.transfer import Imported, export_lines, import_lines
 from evstore.transfer.conversations import Variable
 from evstore.transfer.langgraph_state import differences
 from tests.foreign import messages, said, take, texts
@@ -399,6 +399,16 @@ def test_what_cannot_be_read_is_kept_and_told(store, written):
     assert 14 == len(reports)
     (pickled,) = (one for one in reports if one.where.endswith("checkpoint 2"))
     assert "nothing is unpickled" in pickled.reason
+
+
+@pytest.mark.parametrize("name", ["a\0b", "n" * 600])
+def test_a_channel_that_cannot_be_named_goes_as_it_came(store, memory, written, name):
+    """A name that was left out is not in the log either when its channel is gone."""
+    source = written(("1", None, {name: 1}), ("2", "1", {"other": 2}))
+    _, reports = take(store, "langgraph", source)
+    assert ["t, item 1", "t, item 2"] == [found.where for found in reports]
+    assert {"other": 2} == dict(store.session("t").variables)
+    import_lines(memory, export_lines(store))
 
 
 def test_a_large_value_leaves_the_rest_in(path, written):

@@ -273,6 +273,16 @@ def test_branches_may_be_anything(store, written):
     } == {(found.where, found.what) for found in reports}
 
 
+def test_a_number_that_is_none_is_told(store, written):
+    """Where a column of numbers cannot be read, that is said as for any damaged file."""
+    source = written(("s", {"role": "user", "content": "a"}), branches=[("s", "main", [1])])
+    with sqlite3.connect(source) as file:
+        file.execute("update message_structure set user_turn_number = cast(x'ff' as text)")
+    file.close()
+    with pytest.raises(Unavailable, match="repair it"):
+        take(store, "openai-agents", source)
+
+
 def test_two_tables_in_a_file_are_told_apart(store, written):
     """The sessions of several tables of messages stand under the names of these."""
     source = written(("a", said("one")), branches=[("a", "main", [1])])

@@ -79,8 +79,9 @@ def test_a_broken_array_gives_what_comes_before(tmp_path, pieces, text, count):
     path.write_bytes(text)
     found = list(records.elements(str(path)))
     assert count == len(found) - len(reasons(found))
-    ((where, _),) = reasons(found)
+    ((where, reason),) = reasons(found)
     assert where in (f"element {count}", f"element {count + 1}")
+    assert text.startswith(b"[") == ("what follows it in the array is left out" in reason)
 
 
 def test_an_array_may_be_empty_or_marked(tmp_path, pieces):

@@ -3,6 +3,7 @@
 import evstore
 from evstore.agent import FileSystemStorage
 from evstore.transfer import Imported
+from tests.command_line import run
 from tests.foreign import json_file, said, take, texts
 
 
@@ -52,3 +53,13 @@ def test_the_source_is_not_changed(tmp_path):
     with evstore.open(":memory:") as store:
         take(store, "session-dir", tmp_path)
     assert before == (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir()))
+
+
+def test_a_folder_wants_its_format(tmp_path):
+    """A folder is no export of ours: the error says what to add, and no store is made for it."""
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    result = run("import", str(tmp_path / "new.db"), str(folder))
+    assert 2 == result.exit_code
+    assert "name its format with --from" in result.stderr
+    assert not (tmp_path / "new.db").exists()

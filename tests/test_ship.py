@@ -278,9 +278,16 @@ def speak_otherwise(paths: list[Path]) -> None:
     put(paths[3], [b"[1]", *content(paths[3])[1:-1], b'{"hash"'])
 
 
+def mistype(paths: list[Path]) -> None:
+    """Let a segment begin at what is no number, and make a hash that fits."""
+    begin, *lines = content(paths[3])
+    put(paths[3], [orjson.dumps({**orjson.loads(begin), "first": "x"}), *lines], hashed=True)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
+        (mistype, "no segment"),
         (cut_off, "cut off"),
         (empty, "cut off"),
         (take_away, "is missing"),
@@ -456,6 +463,33 @@ def test_folders_that_cannot_be_used_are_told(shipped, folder, tmp_path):
         restore_from(target, folder)
 
 
+def test_a_segment_is_never_overwritten(shipped, folder):
+    """Where the newest file has a wrong name, or the next name is taken, nothing is shipped."""
+    misnamed = folder / segments.name(10**6)
+    shutil.copy(named(folder)[2], misnamed)
+    shipped.session("trip").variables["late"] = True
+    before = {path: path.read_bytes() for path in named(folder)}
+    with pytest.raises(Unavailable, match="give it the name of that"):
+        ship(shipped, folder)
+    misnamed.unlink()
+    newest = segments.check(str(named(folder)[-1]))
+    next_batch = iter(shipped.engine.changes(newest.last - 1, 1))
+    with pytest.raises(Refused, match="left untouched"):
+        segments.write(str(folder), newest.store, newest.first, newest.previous, next_batch)
+    assert before.items() >= {path: path.read_bytes() for path in named(folder)}.items()
+
+
+def test_what_could_not_be_read_again_is_not_shipped(store, folder, monkeypatch):
+    """A batch that is too long for a line leaves no segment behind it."""
+    monkeypatch.setattr(segments, "LINE_BYTES_MAX", 500)
+    store.session("s").variables["small"] = 1
+    ship(store, folder)
+    store.session("s").variables["large"] = "x" * 1000
+    with pytest.raises(Refused, match="make a backup"):
+        ship(store, folder)
+    assert [segments.name(1)] == [path.name for path in named(folder)]
+
+
 def test_a_damaged_store_is_not_shipped(store, folder):
     """Where a batch is missing nothing is shipped from there on, and that is Corrupt."""
     fill(store)
@@ -480,7 +514,7 @@ def test_a_damaged_target_is_not_taken_for_a_damaged_segment(shipped, folder, tm
             target.engine.database.forget()
         shipped.session("trip").variables["late"] = True
         ship(shipped, folder)
-        with pytest.raises(Corrupt, match="no session number 99"):
+        with pytest.raises(Corrupt, match="continues what is not in its past"):
             restore_from(target, folder)
 
 

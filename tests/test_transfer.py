@@ -219,6 +219,31 @@ def test_an_id_of_another_life_is_taken(full):
         assert 1 == len(list(copy.sessions()))
 
 
+def test_a_life_cannot_come_before_the_one_that_is_there(memory):
+    """Of a living id an earlier life is not taken in: the whole log fits into a new store."""
+    with evstore.open(":memory:") as store:
+        store.session("trip").variables["life"] = 1
+        store.delete("trip")
+        store.session("trip").variables["life"] = 2
+        import_lines(memory, export_lines(store, "trip"))
+        with pytest.raises(Taken, match="import into a new store"):
+            import_lines(memory, export_lines(store))
+
+
+def test_a_fork_is_exported_at_any_depth():
+    """What a session shares goes before it, however many forks there are between."""
+    with evstore.open(":memory:") as store:
+        session = store.session("0")
+        session.variables["depth"] = 0
+        for depth in range(1, 1101):
+            session = session.fork(str(depth))
+            session.variables["depth"] = depth
+        reader = Reader()
+        batches = filter(None, map(reader.read, export_lines(store, session)))
+        births = [batch.birth.id for batch in batches if batch.birth]
+    assert [str(depth) for depth in range(1101)] == births
+
+
 def test_a_changed_line_is_noticed(session, store):
     """A text that is not the one recorded is Corrupt, and the error names the line."""
     session.variables["budget"] = 1200
@@ -285,6 +310,7 @@ def test_what_is_forgotten_travels_as_its_leaf():
         ([b'{"evstore":1}', b'{"end":1}'], "line 2 .* has 1 batches and 0 came"),
         ([b'{"evstore":1}', b'{"end":0}', b'{"end":0}'], "line 3 .* follows the last line"),
         ([b'{"evstore":1}', b'{"birth":"%b"}' % (b"zz" * 16)], "32 hexadecimal digits"),
+        ([b'{"evstore":1}', b'{"birth":"%bab"}' % (b"ab cd " * 5)], "32 hexadecimal digits"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(memory, lines, words):

@@ -56,6 +56,8 @@ def adopt(
         if after is not None and position != after:
             raise Refused(f"the store went on to {position}: add to one that nobody else writes")
         for batch in batches:
+            if not batch.entries and (batch.birth is None or batch.key is not None):
+                raise _damaged(batch, "a batch without events is no birth, or has a key")
             life = by_uid(database, cursor, batch.uid)
             if life is not None and _is_there(database, cursor, life, batch):
                 continue
@@ -102,6 +104,10 @@ def _take(
     link = batch.continues(previous)
     if batch.link not in (link, UNLINKED) or batch.time_us <= time_us:
         raise _damaged(batch, "a batch is not what its link says")
+    if life is not None and batch.key is not None:
+        known = "select 1 from batch where session = ? and key = ?"
+        if cursor.execute(known, (life.number, batch.key)).get:
+            raise _damaged(batch, "its key is that of another batch")
     if life is None:
         assert batch.birth is not None
         life = insert_session(database, cursor, batch.birth, parent, position)
@@ -171,8 +177,8 @@ def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:
         return None
     if type(data) is not dict:
         raise _damaged(batch, f"the data of a {entry.kind} is no object")
-    if entry.kind in BODIES and type(data.get("message")) is not dict:
-        raise _damaged(batch, f"a {entry.kind} carries no message")
+    if entry.kind in BODIES and not _is_message(data.get("message")):
+        raise _damaged(batch, f"a {entry.kind} carries no message with a role")
     number = data.get(OPERANDS.get(entry.kind, ""))
     if entry.kind in SETS.values():
         if not _is_set(entry.text or b"", number):
@@ -180,6 +186,19 @@ def _operand(batch: Batch, seq: int, entry: Entry) -> int | None:
     elif entry.kind in OPERANDS and (type(number) is not int or not 0 <= number < seq):
         raise _damaged(batch, f"the {OPERANDS[entry.kind]} of a {entry.kind} is not in its past")
     return number
+
+
+def _is_message(stored: Any) -> bool:
+    """Tell whether a stored value is a dict with a text as its role, whatever its other keys."""
+    if type(stored) is not dict:
+        return False
+    if (*stored,) == ("$dict",):
+        try:
+            roles = [type(value) for key, value in stored["$dict"] if key == "role"]
+        except (TypeError, ValueError):
+            return False
+        return roles == [str]
+    return type(stored.get("role")) is str
 
 
 def _is_set(text: bytes, deadline: Any) -> bool:

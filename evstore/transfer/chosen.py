@@ -1,7 +1,8 @@
 """What an export shows: the sessions that are asked for, each as it was at one moment.
 
-Values leave as the JSON text that is stored. A type that JSON lacks is a tagged object there
-(`{"$bytes": …}`, `{"$tuple": …}`, `{"$float": "nan"}`), which any reader of JSON can tell.
+Values leave as the JSON text that is stored, and no code of the application runs. A type that JSON
+lacks is a tagged object there (`{"$bytes": …}`, `{"$tuple": …}`, `{"$float": "nan"}`), which any
+reader of JSON can tell.
 """
 
 import json
@@ -13,7 +14,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from evstore import values
 from evstore.errors import SessionNotFound
 from evstore.events import ENDINGS
 from evstore.messages import PAGE_MESSAGES
@@ -48,16 +48,16 @@ class Said(NamedTuple):
     text: bytes | None  # None where it was forgotten
 
     def message(self) -> dict[str, Any]:
-        """Return the message in JSON's types, with tags only for what plain JSON cannot say."""
-        stored: dict[str, Any] = orjson.loads(self.text or b"{}")
-        if self.text is None or b'{"$' not in self.text:
-            return stored
-        value = values.decode(self.text)
-        with suppress(TypeError):
-            plain: dict[str, Any] = orjson.loads(orjson.dumps(value))
-            if values.encode(plain) == values.encode(value):
-                return plain
-        return stored
+        """Return the message in JSON's types, with tags only for what plain JSON cannot say.
+
+        A key of its own that is no text stands there as its JSON text.
+        """
+        plain: dict[str, Any] = orjson.loads(self.text or b"{}")
+        if self.text is not None and b'{"$' in self.text:
+            plain = _plain(plain)
+            if (*plain,) == ("$dict",):
+                plain = {_key(key): _plain(value) for key, value in plain["$dict"]}
+        return plain
 
 
 def chosen(
@@ -114,6 +114,27 @@ def json_text(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _plain(stored: Any) -> Any:
+    """Return a stored value with its dicts as objects where all of their keys are texts."""
+    if type(stored) is list:
+        return [_plain(item) for item in stored]
+    if type(stored) is not dict:
+        return stored
+    if len(stored) == 1 and next(iter(stored)).startswith("$"):
+        try:
+            members = dict(stored["$dict"])
+        except (KeyError, TypeError, ValueError):  # Another tag, or keys that are no texts.
+            return stored
+        if not all(type(key) is str for key in members):
+            return stored
+        stored = members
+    return {key: _plain(item) for key, item in stored.items()}
+
+
+def _key(key: Any) -> str:
+    return key if type(key) is str else json_text(key).decode()
 
 
 def forgotten(chosen: Chosen, said: Said) -> Reported:

@@ -41,14 +41,17 @@ SUFFIX = ".jsonl"
 
 def read(path: str) -> Iterator[Conversation | Reported]:
     """Yield the session of each file, its branches and its sidechains."""
-    for file in _files(path):
-        yield from _Transcript(file).read()
+    if os.path.isdir(path):
+        yield from records.of_each(_files(path), _in_file)
+    else:
+        yield from _in_file(path)
+
+
+def _in_file(path: str) -> Iterator[Conversation | Reported]:
+    return _Transcript(path).read()
 
 
 def _files(path: str) -> Iterator[str]:
-    if not os.path.isdir(path):
-        yield path
-        return
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if name not in PASSED_OVER)
         yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(SUFFIX))

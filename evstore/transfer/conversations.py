@@ -11,7 +11,7 @@ no message at all is Kept, whole, as an event of the kind `app.imported.FORMAT`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,10 +131,10 @@ def tool_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
 
 
 def json_text(value: Any) -> Any:
-    """Return a value as JSON in a text; a text, and what is too deep for that, stays as it is."""
+    """Return a value as JSON in a text; a text, and what cannot be one, stays as it is."""
     try:
         return value if type(value) is str else json.dumps(value, ensure_ascii=False)
-    except RecursionError:
+    except (RecursionError, TypeError, ValueError):
         return value
 
 
@@ -155,7 +155,23 @@ def time_us(value: Any) -> int | None:
     return round(value * factor)
 
 
+def told_apart(items: Iterable[Item | Reported]) -> Iterator[Item | Reported]:
+    """Yield items of a source; one that differs from another under its id is `ID/2`, and so on."""
+    seen: dict[str, int] = {}  # a hash of what was said under each id
+    counts: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Reported):
+            yield item
+            continue
+        said, source_id = hash(repr(item.said)), item.source_id
+        name, count = source_id, counts.get(source_id, 2)
+        while seen.setdefault(name, said) != said:
+            name, counts[source_id] = f"{source_id}/{count}", count
+            count += 1
+        yield attrs.evolve(item, source_id=name)
+
+
 def earliest_us(items: Iterable[Item | Reported], otherwise_us: int) -> int:
-    """Return the earliest time that items have; where none has one, the other."""
+    """Return the earliest time since 1970 that items have; where none has one, the other."""
     times = (item.time_us for item in items if isinstance(item, Item))
-    return min((time for time in times if time is not None), default=otherwise_us)
+    return min((time for time in times if time is not None and time >= 0), default=otherwise_us)

@@ -176,7 +176,8 @@ def _conversation(name: str, source: str, rows: Iterator[Any], changed_us: int) 
             created_us = _time_us(value, CREATED)
             kept, said = _session(value)
             if kept or beside:
-                items.append(Item("session", created_us, (Kept({**kept, **beside}),)))
+                # Named so that no variable has its name; those are known by theirs.
+                items.append(Item("", created_us, (Kept({**kept, **beside}),)))
         items += [_item(name, found) for found in said]
     items.sort(key=lambda item: getattr(item, "time_us", None) or created_us or 0)
     return Conversation(name, source, changed_us, items)

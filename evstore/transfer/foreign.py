@@ -13,23 +13,22 @@ A branch is a fork of the session that holds the item it follows. The session id
 source behind a prefix; what cannot stand in an id is percent-encoded, and what is too long is cut
 and hashed. Where an id belongs to another session, the conversation is reported and left out: with
 another prefix it is another import. Times within a session increase strictly: one that does not is
-moved to 1 µs after the one before it. What is beyond the limits of the store is reported, and an
-event `app.imported.left-out` stands in its place.
+moved to 1 µs after the one before it. A time before 1970, or more than a day ahead, is left out.
+What is beyond the limits of the store is reported, and an event `app.imported.left-out` stands in
+its place.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
 from importlib import import_module
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import attrs
 
-from evstore.chain import ZERO, Batch, Birth, field
-from evstore.errors import BadName, NotFound, Refused, Taken, TooLarge, TooMany
+from evstore import values
+from evstore.chain import ZERO, Batch, Birth
+from evstore.errors import NotFound, Refused, Taken, TooLarge, TooMany
 from evstore.events import METADATA, VARIABLES, Body
-from evstore.limits import Limits
 from evstore.store import Store
 from evstore.transfer.conversations import (
     Cleared,
@@ -43,6 +42,7 @@ from evstore.transfer.conversations import (
     Variable,
 )
 from evstore.transfer.jsonlines import Imported
+from evstore.transfer.origin import Origin
 from evstore.transfer.strands import Strand, Strands
 
 # Each format with the module that reads it, and what to say about it.
@@ -62,9 +62,7 @@ FORMATS: Mapping[str, tuple[str, str]] = {
 }
 LEFT_OUT = "app.imported.left-out"
 _AHEAD_US = 86_400_000_000  # a clock may be wrong by a day
-_ID_HASH_DIGITS = 16
 SHOWN_CHARACTERS_MAX = 500  # of each part of a report
-_LIMITS = Limits()
 
 Report = Callable[[Reported], None]
 
@@ -121,9 +119,8 @@ class _Import:
         progress: Callable[[int], None] | None,
         report: Report | None,
     ) -> None:
-        self.format = format
-        self.prefix = prefix
         self.writer = store.writer
+        self.origin = Origin(format, prefix, self.writer.limits)
         self.strands = Strands(store)
         self.now_us = store.engine.clock()
         self.latest_us = self.now_us + _AHEAD_US
@@ -148,23 +145,9 @@ class _Import:
         if self._report is not None:
             self._report(Reported(*map(_shown, attrs.astuple(reported))))
 
-    def uid(self, *names: str) -> bytes:
-        """Return the uid of a session that comes from a source."""
-        parts = (self.format, self.prefix, *names)
-        encoded = b"".join(field(part.encode("utf-8", "surrogatepass")) for part in parts)
-        return sha256(encoded).digest()[:16]
-
-    def key(self, source_id: str) -> str:
-        """Return the key of the batch of an item."""
-        try:
-            return self.writer.limits.check_name("key", f"import:{self.format}:{source_id}")
-        except (BadName, TooLarge):
-            hashed = sha256(source_id.encode("utf-8", "surrogatepass")).hexdigest()
-            return f"import:{self.format}:sha256:{hashed}"
-
-    def session_id(self, proposed: str) -> str:
-        """Return the id that a session gets."""
-        return _session_id(self.prefix + proposed, self.writer.limits)
+    def past_us(self, time_us: int | None) -> int | None:
+        """Return a time, if there is one that is neither before 1970 nor to come."""
+        return time_us if time_us is not None and 0 <= time_us <= self.latest_us else None
 
     def seen(self) -> None:
         """Count an item that was looked at."""
@@ -193,10 +176,10 @@ class _Import:
         """Return where a conversation begins; a branch of what was left out begins nowhere."""
         if conversation.parent is not None:
             return self._branching(*conversation.parent)
-        uid = self.uid(conversation.source)
+        uid = self.origin.uid(conversation.source)
         strand = self.strands.find(uid)
         if strand is None:
-            session_id = self.session_id(conversation.id)
+            session_id = self.origin.session_id(conversation.id)
             birth = Birth(uid, session_id, 0, None, None, os.urandom(16))
             strand = self.strands.bear(birth, 0, ZERO)
         return _Place(strand, 0, 0, ZERO)
@@ -206,7 +189,7 @@ class _Import:
         if after is None:
             return _Place(ways[0], 0, 0, ZERO) if ways else None
         for strand in ways:
-            batch = self.strands.recorded(strand, self.key(after))
+            batch = self.strands.recorded(strand, self.origin.key(after))
             if batch is not None:
                 return _Place(strand, batch.last, batch.time_us, batch.link)
         return None
@@ -221,7 +204,8 @@ class _Walk:
         self._place = place
         self._fork_id = conversation.id if conversation.parent is not None else None
         self._is_apart = conversation.is_apart  # and nothing of it has been seen
-        self._time_us = run.now_us if conversation.created_us is None else conversation.created_us
+        created_us = run.past_us(conversation.created_us)
+        self._time_us = run.now_us if created_us is None else created_us
         self._is_empty = True
         self._changed = 0
         self._first_changed = ""
@@ -244,8 +228,8 @@ class _Walk:
         if self._changed:
             self._tell(
                 f"{self._changed} items, the first of them {self._first_changed!r}",
-                "they are not what was imported before, which stays as it is: give another prefix "
-                "to have both",
+                "something else is recorded under their ids, of an earlier import or of this "
+                "source, and stays as it is: give another prefix, or each an id of its own",
             )
 
     def _tell(self, what: str, reason: str, item: Item | None = None) -> None:
@@ -254,7 +238,7 @@ class _Walk:
         self._run.report(Reported(where, what, reason))
 
     def _take(self, item: Item) -> None:
-        strands, key = self._run.strands, self._run.key(item.source_id)
+        strands, key = self._run.strands, self._run.origin.key(item.source_id)
         time_us = self._time_of(item)
         batch = strands.recorded(self._place.strand, key)
         if batch is None and (self._is_apart or self._place.seq != self._place.strand.head):
@@ -271,21 +255,21 @@ class _Walk:
 
     def _time_of(self, item: Item) -> int:
         """Return the time of an item; one without is at that of the item before it."""
-        if item.time_us is not None:
-            if 0 <= item.time_us <= self._run.latest_us:
-                self._time_us = item.time_us
-            else:
-                self._tell("its time", "it is before 1970 or to come, and is left out", item)
+        time_us = self._run.past_us(item.time_us)
+        if time_us is not None:
+            self._time_us = time_us
+        elif item.time_us is not None:
+            self._tell("its time", "it is before 1970 or to come, and is left out", item)
         return self._time_us
 
     def _forked(self, item: Item) -> _Place:
         """Return the beginning of the session that goes from here to an item; raises Taken."""
         run, (origin, seq, time_us, link) = self._run, self._place
-        uid = run.uid(run.root, item.source_id)
+        uid = run.origin.uid(run.root, item.source_id)
         strand = run.strands.find(uid)
         if strand is None:
             proposed = self._fork_id or f"{self._conversation.id}/{item.source_id}"
-            birth = Birth(uid, run.session_id(proposed), 0, origin.uid, seq, os.urandom(16))
+            birth = Birth(uid, run.origin.session_id(proposed), 0, origin.uid, seq, os.urandom(16))
             strand = run.strands.bear(birth, time_us, link)
             run.strands.append(strand, (), time_us + 1)
         self._fork_id = None
@@ -293,10 +277,10 @@ class _Walk:
         return _Place(strand, seq, strand.time_us, strand.link)
 
     def _append(self, item: Item, key: str, time_us: int) -> Batch:
-        strand, cause = self._place.strand, f"import:{self._run.format}"
+        strand, cause = self._place.strand, self._run.origin.cause
         actor, bodies = item.actor, self._metadata(tell=True) if strand.birth is not None else []
         try:
-            self._run.writer.check_said(actor, key, cause)
+            self._run.writer.check_said(actor, None, None)
             self._check_room(item, strand)
         except Refused as error:
             bodies.append(self._left_out(item, error))
@@ -357,7 +341,8 @@ class _Walk:
 
     def _left_out(self, item: Item, error: Refused) -> Body:
         self._tell("an item", str(error), item)
-        return self._run.writer.record(LEFT_OUT, {"reason": str(error)})
+        # Limits are for what the source says: the mark is there even where they are small.
+        return Body(LEFT_OUT, None, values.encode({"reason": str(error)}))
 
     def _body(self, said: Said) -> Body:
         writer = self._run.writer
@@ -368,32 +353,11 @@ class _Walk:
         if isinstance(said, Variable):
             return writer.set(VARIABLES, said.name, said.value)
         if isinstance(said, Unset):
-            return writer.delete(VARIABLES, said.name)
-        return writer.record(f"app.imported.{self._run.format}", said.record)
+            return writer.delete(VARIABLES, writer.limits.check_name("name", said.name))
+        return writer.record(f"app.imported.{self._run.origin.format}", said.record)
 
 
 def _shown(text: str) -> str:
     if len(text) > SHOWN_CHARACTERS_MAX:
         text = text[: SHOWN_CHARACTERS_MAX - 1] + "…"
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _session_id(proposed: str, limits: Limits) -> str:
-    """Return an id that a session may have, the same for the same proposal."""
-    encoded = proposed.encode("utf-8", "surrogatepass")
-    try:
-        return limits.check_session_id(proposed)
-    except BadName:
-        shown = "".join(map(_storable, proposed)) or "%"
-    if len(shown) > limits.session_id_characters_max:
-        digits = sha256(encoded).hexdigest()[:_ID_HASH_DIGITS]
-        shown = f"{shown[: limits.session_id_characters_max - len(digits) - 1]}~{digits}"
-    return shown
-
-
-def _storable(character: str) -> str:
-    try:
-        _LIMITS.check_session_id(character)
-    except BadName:
-        return quote(character.encode("utf-8", "surrogatepass"))
-    return character

@@ -7,7 +7,7 @@ import attrs
 
 from evstore import view
 from evstore.chain import Batch
-from evstore.errors import Corrupt, FromTheFuture, Refused, SessionNotFound
+from evstore.errors import Corrupt, FromTheFuture, Refused, SessionNotFound, Taken
 from evstore.moments import When, of_all, position_of
 from evstore.session import Session
 from evstore.sqlite.engine import Engine
@@ -96,11 +96,14 @@ def _shared_and_own(engine: Engine, life: Life, head: int) -> Iterator[Batch]:
 
 def _positions(engine: Engine, life: Life, until: int) -> Iterator[int]:
     """Yield the position of every event of a lineage, oldest first, and those of the births."""
-    if life.parent is not None:
-        yield from _positions(engine, life.parent, life.fork)
-    yield life.position
-    for event in view.events(engine, life, life.fork, until):
-        yield event.position
+    lineage = [(life, until)]
+    while life.parent is not None:
+        lineage.append((life.parent, life.fork))
+        life = life.parent
+    for recorder, last in reversed(lineage):
+        yield recorder.position
+        for event in view.events(engine, recorder, recorder.fork, last):
+            yield event.position
 
 
 def import_lines(
@@ -192,6 +195,8 @@ class _Import:
                 raise
             where = f"line {at} of what is imported"
             raise Corrupt(where, error.reason, error.session, error.seq) from error
+        except Taken as error:
+            raise Taken(error.session, "import into a new store") from error
         except Refused as error:
             if type(error) is not Refused:
                 raise

@@ -30,33 +30,26 @@ SUFFIX = ".json"
 def read(path: str) -> Iterator[Conversation | Reported]:
     """Yield the sessions of a file, or of each file in a folder, in the order of their names."""
     if os.path.isdir(path):
-        for name in _names(path):
-            yield _from_file(os.path.join(path, name))
+        yield from records.of_each(records.files(path, SUFFIX), _from_file)
     elif tables.is_database(path):
         with tables.opened(path) as found:
             yield from _from_tables(found, records.changed_us(path))
     else:
-        yield _from_file(path)
+        yield from _from_file(path)
 
 
-def _names(folder: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise Unavailable(folder, f"{error.strerror}: name a folder that can be read") from error
-    return [name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
-
-
-def _from_file(path: str) -> Conversation | Reported:
+def _from_file(path: str) -> Iterator[Conversation | Reported]:
+    """Yield the one session of a file, or what is wrong with it."""
     messages = records.whole(path)
     if isinstance(messages, Reported):
-        return messages
-    name = os.path.basename(path)
-    if type(messages) is not list:
-        return Reported(name, "a file", "it is no JSON array of messages: repair it")
-    session = records.stem(path)
-    items = (_item(str(number), message) for number, message in enumerate(messages, 1))
-    return Conversation(session, session, records.changed_us(path), items)
+        yield messages
+    elif type(messages) is not list:
+        name = os.path.basename(path)
+        yield Reported(name, "a file", "it is no JSON array of messages: repair it")
+    else:
+        session = records.stem(path)
+        items = (_item(str(number), message) for number, message in enumerate(messages, 1))
+        yield Conversation(session, session, records.changed_us(path), items)
 
 
 def _from_tables(found: Tables, changed_us: int) -> Iterator[Conversation | Reported]:

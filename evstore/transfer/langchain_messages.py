@@ -64,8 +64,8 @@ def _calls(calls: Any) -> list[dict[str, Any]]:
     for call in calls if type(calls) is list else ():
         if type(call) is not dict or type(call.get("name")) is not str:
             return []
-        try:
-            found.append(tool_call(call.get("id"), call["name"], json_text(call.get("args"))))
-        except (TypeError, ValueError):  # JSON has no word for one of the arguments
+        arguments = json_text(call.get("args"))
+        if type(arguments) is not str:  # JSON has no word for one of them.
             return []
+        found.append(tool_call(call.get("id"), call["name"], arguments))
     return found

@@ -221,11 +221,12 @@ class _Fields:
 
     def hexadecimal(self, field: str, size_bytes: int) -> bytes:
         text = self.text(field)
-        if len(text) == 2 * size_bytes:
-            try:
-                return bytes.fromhex(text)
-            except ValueError:
-                pass
+        try:
+            found = bytes.fromhex(text)
+        except ValueError:
+            found = b""
+        if len(text) == 2 * len(found) == 2 * size_bytes:  # fromhex passes over white space.
+            return found
         raise _unfit(field, f"{2 * size_bytes} hexadecimal digits")
 
     def items(self, field: str) -> list[Any]:

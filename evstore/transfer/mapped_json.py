@@ -11,7 +11,7 @@ with dots between them, `data.turns.0`, or a JSON Pointer (RFC 6901), `/data/tur
      "metadata": {NAME: PATH},  what becomes metadata
      "variables": PATH,         an object whose members become variables, before the messages
      "messages": PATH,          where the list of messages of a conversation is
-     "message_id": PATH,        of a message; without it, its number
+     "message_id": PATH,        of a message; without it, its number; of another with it, `ID/2`
      "role": PATH, "content": PATH, "time": PATH,    of a message
      "roles": {THEIRS: OURS}}   roles that have another name there
 
@@ -38,6 +38,7 @@ from evstore.transfer.conversations import (
     is_message,
     message_or_kept,
     time_us,
+    told_apart,
     with_rest,
 )
 
@@ -166,7 +167,8 @@ def _conversation(
     created_us = time_us(mapping.at(record, "created"))
     otherwise_us = earliest_us(items, changed_us) if created_us is None else created_us
     front = _front(record, mapping)
-    return Conversation(session_id, session_id, otherwise_us, [*front, *items], metadata)
+    found = told_apart([*front, *items])
+    return Conversation(session_id, session_id, otherwise_us, found, metadata)
 
 
 def _front(record: Any, mapping: _Mapping) -> Iterator[Item]:

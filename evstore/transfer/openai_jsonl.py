@@ -8,7 +8,7 @@ all belong to a session named after the file. Its `ts` (or `timestamp`, `created
 time, if it can be read as one. Every other key stays.
 
 A conversation without an `id` (or one of the names of a session) is known by file name and line,
-a message without an `id` by its number in its session.
+a message without an `id` by its number in its session. Another message under the same id is `ID/2`.
 """
 
 from array import array
@@ -25,6 +25,7 @@ from evstore.transfer.conversations import (
     earliest_us,
     is_message,
     time_us,
+    told_apart,
 )
 from evstore.transfer.records import Line
 
@@ -51,7 +52,8 @@ def read(path: str) -> Iterator[Conversation | Reported]:
             yield Reported(f"line {line.number}", "a line", reason)
     for session, offsets in sessions.items():
         created_us = earliest_us(_messages(path, offsets), changed_us)
-        yield Conversation(session, session, created_us, _messages(path, offsets))
+        items = told_apart(_messages(path, offsets))
+        yield Conversation(session, session, created_us, items)
 
 
 def _take_name(record: dict[str, Any], names: Iterable[str]) -> str | None:
@@ -72,7 +74,8 @@ def _conversation(line: Line, default: str, changed_us: int) -> Conversation:
     front = [Item("record", None, (Kept(rest),))] if rest else []
     items = [_item(message, number) for number, message in enumerate(messages, 1)]
     created_us = earliest_us(items, changed_us)
-    return Conversation(session_id, session_id, created_us, [*front, *items], metadata)
+    found = told_apart([*front, *items])
+    return Conversation(session_id, session_id, created_us, found, metadata)
 
 
 def _is_short(value: Any) -> bool:

@@ -3,17 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
 from evstore.errors import Unavailable
-from evstore.transfer.conversations import Reported
+from evstore.transfer.conversations import Conversation, Reported
 
 RECORD_BYTES_MAX = 256 << 20
 _PIECE_CHARACTERS = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BEGINNING = re.compile(r"\n(?=[{\[])")  # of a value on lines of its own, which is not indented
 _NEAR_THE_END = 16  # characters: no word of JSON that is cut off begins further ahead of the end
 _decoder = json.JSONDecoder()
 
@@ -40,6 +41,27 @@ def changed_us(path: str) -> int:
     """Return when a file was last changed, in µs since 1970; raises Unavailable."""
     with opened(path) as file:
         return os.fstat(file.fileno()).st_mtime_ns // 1000
+
+
+def files(folder: str, suffix: str) -> list[str]:
+    """Return what a folder holds under names with a suffix, in order; raises Unavailable."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise Unavailable(folder, f"{error.strerror}: name a folder that can be read") from error
+    shown = (name for name in names if name.endswith(suffix) and not name.startswith("."))
+    return [os.path.join(folder, name) for name in shown]
+
+
+def of_each(
+    paths: Iterable[str], read: Callable[[str], Iterable[Conversation | Reported]]
+) -> Iterator[Conversation | Reported]:
+    """Yield what is read of each file of a folder; one that cannot be read stops no other."""
+    for path in paths:
+        try:
+            yield from read(path)
+        except Unavailable as error:
+            yield Reported(os.path.basename(path), "a file", error.reason)
 
 
 def stem(path: str) -> str:
@@ -104,8 +126,9 @@ def decoded(where: str, text: bytes) -> Any | Reported:
 def elements(path: str) -> Iterator[Any | Reported]:
     """Yield the elements of a JSON array, or the values that follow one another in a file.
 
-    Only one is in memory at a time, so the array may have any length. After one that is broken it
-    cannot be told where the next begins: it is the last. Raises Unavailable.
+    Only one is in memory at a time, so the array may have any length. In an array it cannot be told
+    where one after a broken one begins: that is the last. Otherwise the next begins a line. Raises
+    Unavailable.
     """
     with opened(path) as file, TextIOWrapper(file, "utf-8-sig", "surrogateescape") as text:
         yield from _Elements(text).read()
@@ -127,7 +150,13 @@ class _Elements:
             end = "]" if is_array else None
             while self._peek() not in (None, end):
                 number += 1
-                yield self._element()
+                try:
+                    yield self._element()
+                except (ValueError, RecursionError) as error:
+                    if is_array:
+                        raise
+                    yield _broken(f"element {number}", error)
+                    self._skip()
                 if is_array and not self._take(","):
                     break
             if is_array and not self._take("]"):
@@ -135,7 +164,7 @@ class _Elements:
         except _TooLarge:
             yield _too_large(f"element {number}")
         except (ValueError, RecursionError) as error:
-            yield _broken(f"element {number}", error)
+            yield _broken(f"element {number}", error, "what follows it in the array is left out: ")
 
     def _peek(self) -> str | None:
         """Return the next character that is not space, or None at the end."""
@@ -169,6 +198,13 @@ class _Elements:
                     return value
             self._more()
 
+    def _skip(self) -> None:
+        """Go on where the next line begins that an element may begin."""
+        while (found := _BEGINNING.search(self._text, self._at)) is None and not self._ended:
+            self._at = len(self._text) - 1
+            self._more()
+        self._at = len(self._text) if found is None else found.end()
+
     def _may_go_on(self, error: ValueError) -> bool:
         """Tell whether what is wrong may only be that the text at hand ends there."""
         if not isinstance(error, json.JSONDecodeError):
@@ -195,5 +231,5 @@ def _too_large(where: str) -> Reported:
     return Reported(where, "a record", reason)
 
 
-def _broken(where: str, error: Exception) -> Reported:
-    return Reported(where, "a record", f"it is cut off, or no JSON ({error}): repair it")
+def _broken(where: str, error: Exception, more: str = "") -> Reported:
+    return Reported(where, "a record", f"it is cut off, or no JSON ({error}): {more}repair it")

@@ -35,6 +35,7 @@ VERSION = 1
 BYTES_MAX = 8 << 20  # of lines: with the batch that goes beyond, a segment ends
 LINE_BYTES_MAX = 1 << 30
 _PIECE_BYTES = 1 << 17
+_BATCH = b'{"batch":'  # how the line of a batch begins
 NO_HASH = "0" * 64
 SUFFIX = ".jsonl.zst"
 _NAME = re.compile(r"[0-9]{20}\.jsonl\.zst")
@@ -83,9 +84,12 @@ def tidy(folder: str) -> None:
 def write(folder: str, store: str, first: int, previous: str, batches: Iterator[Batch]) -> Segment:
     """Write a segment of the next batches, of which there is one at least, and return it.
 
-    It takes as many from the iterator as its size allows; they begin at `first`.
+    It takes as many from the iterator as its size allows; they begin at `first`. Raises Refused
+    where there is one already, which never changes, and for a batch that could not be read again.
     """
     path = os.path.join(folder, name(first))
+    if os.path.lexists(path):
+        raise Refused(f"{path} is there already and was left untouched: move it away")
     temporary = os.path.join(folder, f".{name(first)}.tmp")
     digest, count, size_bytes = sha256(), 0, 0
     begin = {"segment": VERSION, "store": store, "first": first, "previous": previous}
@@ -98,6 +102,11 @@ def write(folder: str, store: str, first: int, previous: str, batches: Iterator[
                 stream.write(line)
             for batch in batches:
                 for line in batch_lines(batch):
+                    if len(line) > LINE_BYTES_MAX:
+                        raise Refused(
+                            f"the batch at position {first + count} takes {len(line)} bytes where "
+                            f"a segment holds {LINE_BYTES_MAX} in one line: make a backup instead"
+                        )
                     digest.update(line)
                     stream.write(line)
                     size_bytes += len(line)
@@ -114,20 +123,25 @@ def write(folder: str, store: str, first: int, previous: str, batches: Iterator[
 def check(path: str) -> Segment:
     """Return what a segment says of itself, once its hash has shown that it is whole.
 
-    Raises Refused where it is not as it was written, and Unavailable.
+    Raises Refused where it is not as it was written, or has another name, and Unavailable.
     """
-    digest, before, last, begin = sha256(), b"", b"", None
+    digest, before, last, begin, count = sha256(), b"", b"", None, 0
     for line in _lines(path):
         digest.update(last)
         before, last, begin = last, line, begin or line
-    fields = _members(begin or b"", "segment", "store", "first", "previous")
-    count = _members(before, "end")["end"]
-    hashed: str = _members(last, "hash")["hash"]
+        count += line.startswith(_BATCH)
+    fields = _members(begin or b"", segment=int, store=str, first=int, previous=str)
+    told: int = _members(before, end=int)["end"]
+    hashed: str = _members(last, hash=str)["hash"]
     if hashed != digest.hexdigest():
         raise Refused("its content is not what its hash says: fetch it again")
+    if told != count:
+        raise Refused(f"it says that it has {told} batches and has {count}: fetch it again")
     if fields["segment"] != VERSION:
         raise Refused(f"it has format {fields['segment']}, and {VERSION} is known: upgrade evstore")
     first: int = fields["first"]
+    if first < 1 or os.path.basename(path) != name(first):
+        raise Refused(f"it begins at position {first}: give it the name of that")
     return Segment(fields["store"], first, first + count - 1, fields["previous"], hashed)
 
 
@@ -144,12 +158,14 @@ def batches(path: str) -> Iterator[Batch]:
             yield batch
 
 
-def _members(line: bytes, *expected: str) -> dict[str, Any]:
+def _members(line: bytes, **expected: type) -> dict[str, Any]:
+    """Return the members of a line, which are these in this order, each of its type."""
     try:
-        fields = orjson.loads(line)
+        found = orjson.loads(line)
     except ValueError:
-        fields = None
-    if type(fields) is not dict or (*fields,) != expected:
+        found = None
+    fields: dict[str, Any] = found if type(found) is dict else {}
+    if [(key, type(value)) for key, value in fields.items()] != [*expected.items()]:
         raise Refused("it is cut off, or no segment: fetch it again")
     return fields
 

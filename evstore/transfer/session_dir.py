@@ -9,7 +9,6 @@ number in the array, so that a file that has grown adds its new messages.
 import os
 from collections.abc import Iterator
 
-from evstore.errors import Unavailable
 from evstore.transfer import records
 from evstore.transfer.conversations import Conversation, Item, Reported, message_or_kept
 from evstore.transfer.file_names import HASHED, ID_SUFFIX, SUFFIX, id_of
@@ -19,30 +18,26 @@ ID_BYTES_MAX = 4096
 
 def read(path: str) -> Iterator[Conversation | Reported]:
     """Yield the conversation of each file, in the order of their names."""
-    try:
-        names = sorted(os.listdir(path))
-    except OSError as error:
-        raise Unavailable(path, f"{error.strerror}: name a folder that can be read") from error
-    for name in names:
-        if name.endswith(SUFFIX) and not name.startswith("."):
-            yield _conversation(os.path.join(path, name), name)
+    yield from records.of_each(records.files(path, SUFFIX), _conversations)
 
 
-def _conversation(path: str, name: str) -> Conversation | Reported:
+def _conversations(path: str) -> Iterator[Conversation | Reported]:
+    """Yield the one conversation of a file, or what is wrong with it."""
+    name = os.path.basename(path)
     session_id = _session_id(path.removesuffix(SUFFIX))
-    if session_id is None:
-        return Reported(name, "a file", "its name is no session id: give it another")
     messages = records.whole(path)
-    if isinstance(messages, Reported):
-        return messages
-    if type(messages) is not list:
-        return Reported(name, "a file", "it is no JSON array of messages: repair it")
-    changed_us = records.changed_us(path)
-    items = (
-        Item(str(number), None, (message_or_kept(message),))
-        for number, message in enumerate(messages, 1)
-    )
-    return Conversation(session_id, session_id, changed_us, items)
+    if session_id is None:
+        yield Reported(name, "a file", "its name is no session id: give it another")
+    elif isinstance(messages, Reported):
+        yield messages
+    elif type(messages) is not list:
+        yield Reported(name, "a file", "it is no JSON array of messages: repair it")
+    else:
+        items = (
+            Item(str(number), None, (message_or_kept(message),))
+            for number, message in enumerate(messages, 1)
+        )
+        yield Conversation(session_id, session_id, records.changed_us(path), items)
 
 
 def _session_id(stem: str) -> str | None:

@@ -56,8 +56,9 @@ class Restored:
 def ship(store: Store, folder: str | os.PathLike[str]) -> Shipped:
     """Add what is new in a store to the segments in a folder, which is made if it is not there.
 
-    Raises Refused where the folder holds another log than this store, Unavailable where another
-    process ships into it or its newest segment is damaged, and Corrupt.
+    Raises Refused where the folder holds another log than this store, or a batch is too large for a
+    segment, Unavailable where another process ships into it or its newest segment is damaged, and
+    Corrupt.
     """
     path = os.path.abspath(os.fspath(folder))
     with _alone(path):
@@ -246,8 +247,6 @@ class _Restoring:
     def _check(self, name: str) -> Segment:
         """Return what a segment says of itself, if it is whole and comes next."""
         segment = segments.check(os.path.join(self._folder, name))
-        if name != segments.name(segment.first):
-            raise Refused(f"it begins at position {segment.first}: give it the name of that")
         store, last, previous = segment.store, 0, segments.NO_HASH
         if self._newest is not None:
             store, last, previous = self._newest.store, self._newest.last, self._newest.hash

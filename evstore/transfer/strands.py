@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import attrs
 
 from evstore.chain import ZERO, Batch, Birth, Entry
-from evstore.errors import Conflict, SessionNotFound, Taken
-from evstore.events import Body
+from evstore.errors import Conflict, Refused, SessionNotFound, Taken
+from evstore.events import TIME_US_MAX, Body
 from evstore.sqlite.lives import Life
 from evstore.store import Store
 from evstore.transfer.jsonlines import CHUNK_BATCHES_MAX, CHUNK_BYTES_MAX, Imported
@@ -68,7 +68,7 @@ class Strands:
         """
         session_id = birth.id or ""
         if session_id in self._ids or self._engine.find(session_id) is not None:
-            raise Taken(session_id)
+            raise Taken(session_id, "give another prefix")
         strand = Strand(birth.uid, birth.fork or 0, time_us, link, birth)
         self._strands[birth.uid] = strand
         return strand
@@ -99,11 +99,18 @@ class Strands:
         cause: str | None = None,
         key: str | None = None,
     ) -> Batch:
-        """Append a batch at a time, moved by 1 µs after the one before it if need be."""
+        """Append a batch at a time, moved by 1 µs after the one before it if need be.
+
+        Raises Refused where the one before it is at the last moment that there is.
+        """
         entries = tuple(
             Entry(body.kind, body.version, body.name, body.text, os.urandom(16)) for body in bodies
         )
         time_us = max(time_us, strand.time_us + 1)
+        if time_us > TIME_US_MAX:
+            raise Refused(
+                f"session {strand.uid.hex()} ends in the year 9999: import into a new store"
+            )
         birth = strand.birth and strand.birth._replace(created_us=time_us)
         said = (actor, cause, key)
         batch = Batch(strand.uid, strand.head + 1, time_us, *said, b"", entries, birth=birth)

@@ -7,10 +7,11 @@ held for longer than a record takes: the other program may go on writing meanwhi
 
 import os
 from array import array
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import apsw
@@ -35,14 +36,20 @@ _HARDENING = (
     (apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1),
 )
 
+Found = TypeVar("Found")
+
 
 class Tables:
-    """The tables of an open file; `columns` tells the columns of each."""
+    """The tables of an open file."""
 
-    def __init__(self, path: str, connection: apsw.Connection) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._connection = connection
-        self.columns: Mapping[str, frozenset[str]] = self._columns()
+        self._open()
+
+    @cached_property
+    def columns(self) -> Mapping[str, frozenset[str]]:
+        """The columns of each table that holds rows itself, so of no view and no module."""
+        return self._read(self._columns)
 
     def has(self, table: str, *columns: str) -> bool:
         """Tell whether a table is there, with at least these columns."""
@@ -53,34 +60,69 @@ class Tables:
 
         Raises Unavailable.
         """
-        try:
-            rows = self._connection.execute(sql, values)
-            return array("q", chain.from_iterable(rows))
-        except (apsw.Error, TypeError) as error:
-            raise _unreadable(self.path, error) from error
+        return self._read(
+            lambda: array("q", chain.from_iterable(self._connection.execute(sql, values)))
+        )
 
     def row(self, where: str, sql: str, *values: Any) -> dict[str, Any] | Reported:
         """Return the one row that a query finds, by the names of its columns."""
         try:
-            cursor = self._connection.execute(sql, values)
-            for row in cursor:
-                return dict(zip((column[0] for column in cursor.description), row, strict=True))
-        except (apsw.Error, UnicodeDecodeError) as error:
-            return Reported(where, "a record", f"it cannot be read ({error}): repair the file")
-        return Reported(where, "a record", "it is not there any more: import again")
+            found = self._read(lambda: self._row(sql, values))
+        except Unavailable as error:
+            return Reported(where, "a record", error.reason)
+        return found or Reported(where, "a record", "it is not there any more: import again")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _open(self) -> None:
+        self._seen = _state(self.path)
+        address, self._is_still = _address(self.path)
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        try:
+            self._connection = apsw.Connection(address, flags=flags)
+        except apsw.Error as error:
+            raise _unreadable(self.path, error) from error
+        for option, value in _HARDENING:
+            self._connection.config(option, value)
+        self._connection.limit(apsw.SQLITE_LIMIT_LENGTH, records.RECORD_BYTES_MAX)
+        self._connection.set_busy_timeout(_WAIT_MS)
+
+    def _read(self, find: Callable[[], Found]) -> Found:
+        """Return what is found, in a file that did not change meanwhile where nothing locks it.
+
+        Raises Unavailable.
+        """
+        while True:
+            try:
+                found = find()
+            except (apsw.Error, TypeError, UnicodeError, OverflowError) as error:
+                if self._is_as_opened():
+                    raise _unreadable(self.path, error) from error
+            else:
+                if self._is_as_opened():
+                    return found
+            self.close()
+            self._open()
+
+    def _is_as_opened(self) -> bool:
+        return not self._is_still or self._seen == _state(self.path)
+
+    def _row(self, sql: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
+        cursor = self._connection.execute(sql, values)
+        for row in cursor:
+            return dict(zip((column[0] for column in cursor.description), row, strict=True))
+        return None
 
     def _columns(self) -> dict[str, frozenset[str]]:
-        """Return the tables that hold rows themselves, so no views and no modules."""
         names: dict[str, set[str]] = {}
         sql = (
             "select t.name, c.name from pragma_table_list t, pragma_table_info(t.name) c"
             " where t.schema = 'main' and t.type = 'table' and not t.wr"
         )
-        try:
-            for table, column in self._connection.execute(sql):
-                names.setdefault(table, set()).add(column)
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise _unreadable(self.path, error) from error
+        for table, column in self._connection.execute(sql):
+            names.setdefault(table, set()).add(column)
         return {table: frozenset(columns) for table, columns in names.items()}
 
 
@@ -92,19 +134,8 @@ def opened(path: str) -> Iterator[Tables]:
     if os.path.getsize(path) % _page_bytes(_header(path)):
         # SQLite would take what is missing of the last page to be empty, and say nothing of it.
         raise Unavailable(path, "it is cut off: copy it again")
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    try:
-        connection = apsw.Connection(_address(path), flags=flags)
-    except apsw.Error as error:
-        raise _unreadable(path, error) from error
-    try:
-        for option, value in _HARDENING:
-            connection.config(option, value)
-        connection.limit(apsw.SQLITE_LIMIT_LENGTH, records.RECORD_BYTES_MAX)
-        connection.set_busy_timeout(_WAIT_MS)
-        yield Tables(path, connection)
-    finally:
-        connection.close()
+    with closing(Tables(path)) as found:
+        yield found
 
 
 def quoted(name: str) -> str:
@@ -136,13 +167,31 @@ def _page_bytes(header: bytes) -> int:
     return told if told > 1 else _PAGE_BYTES_MAX
 
 
-def _address(path: str) -> str:
-    """Return the name under which SQLite opens a file without leaving anything beside it."""
-    log = f"{path}-wal"
-    has_log = os.path.exists(log) and os.path.getsize(log) > 0
-    # A reader of a file with a log would make an empty log for it; without one, nothing can change.
-    still = _header(path)[_VERSIONS] == _WITH_LOG and not has_log
-    return f"file:{quote(os.path.abspath(path))}?{'immutable=1' if still else 'mode=ro'}"
+def _state(path: str) -> tuple[int, int, int]:
+    """Return what is another when somebody has written to a file, or begins to."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return found.st_mtime_ns, found.st_size, _log_bytes(path)
+
+
+def _log_bytes(path: str) -> int:
+    try:
+        return os.path.getsize(f"{path}-wal")
+    except OSError:
+        return 0
+
+
+def _address(path: str) -> tuple[str, bool]:
+    """Return the name under which SQLite opens a file without leaving anything beside it.
+
+    And whether it then takes it to stand still: a reader of a file that is written with a log would
+    make an empty log for it, and locks nothing without one.
+    """
+    is_still = _header(path)[_VERSIONS] == _WITH_LOG and not _log_bytes(path)
+    how = "immutable=1" if is_still else "mode=ro"
+    return f"file:{quote(os.path.abspath(path))}?{how}", is_still
 
 
 def _unreadable(path: str, error: Exception) -> Unavailable:
