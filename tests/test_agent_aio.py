@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -168,6 +170,111 @@ def test_a_cancelled_turn_has_an_end(loop, storage, where):
     if isinstance(storage, agent.SqliteStorage):
         kinds = [event.kind for event in storage.session("s").events()]
         assert 2 == kinds.count(RUN_STARTED) == kinds.count(RUN_ENDED)
+
+
+def test_a_turn_can_be_cancelled_however_many_were(loop):
+    """Tools that were left behind in their threads keep no other turn from beginning or ending."""
+    released = threading.Event()
+    made = agent.Tool("look", "", {}, lambda what: released.wait(30))
+
+    async def main():
+        session = await aio.create_session("s", model=decide, tools=[made])
+        return [await loop.within(0.1, lambda: session.send_message("Look.")) for _ in range(12)]
+
+    began_s = time.monotonic()
+    try:
+        assert [False] * 12 == loop.run(main)
+        assert time.monotonic() < began_s + 20
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_model_that_was_left_behind_is_heard_no_more(loop, is_streamed):
+    """Whoever listens hears of one turn at a time: the end of a turn is its end for them too."""
+    released, left = threading.Event(), threading.Event()
+    heard: list[Any] = []
+
+    def streamed():
+        try:
+            for number in range(3):
+                yield str(number)
+                released.wait(30)
+        finally:
+            left.set()
+
+    def whole() -> str:
+        released.wait(30)
+        threading.Timer(0.1, left.set).start()
+        return "0"
+
+    def model(messages):
+        if messages[-1]["content"] == "Again.":
+            return answer("ok")
+        return streamed() if is_streamed else whole()
+
+    async def main():
+        session = await aio.create_session("s", model=model, on_progress=heard.append)
+        assert not await loop.within(0.2, lambda: session.send_message("Go."))
+        released.set()
+        assert (await session.send_message("Again.")).success
+
+    loop.run(main)
+    assert left.wait(30)
+    pieces = ["0"] if is_streamed else []
+    assert [*pieces, answer("ok")] == [each for each in heard if isinstance(each, str)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_turn_that_is_cancelled_in_its_beginning_has_an_end(loop, storage, moment):
+    """Cancelled while the beginning is written down, a turn leaves nothing to be resumed."""
+
+    async def main():
+        session = await aio.create_session("s", storage, model=decide)
+        journal: Any = session._journal
+        begin = journal.begin
+
+        def slow(*arguments):
+            time.sleep(0.3 * (moment == "before"))
+            run = begin(*arguments)
+            time.sleep(0.3 * (moment == "after"))
+            return run
+
+        journal.begin = slow
+        assert not await loop.within(0.1, lambda: session.send_message("Delete all."))
+        assert await session.resume() is None
+
+    loop.run(main)
+    stop = "Observation: Stopped: the turn was cancelled."
+    assert ["Delete all.", stop] == [message["content"] for message in storage.load("s")[1:]]
+
+
+@pytest.mark.parametrize("what", ["send_message", "clear_history", "cut_off", "resume", "abandon"])
+def test_a_tool_cannot_await_its_own_turn(loop, what):
+    """A tool that asks its own session for what has to wait for the turn is told so at once."""
+    steps: list[Any] = []
+
+    async def look(what: str) -> None:
+        await steps[0]()
+
+    def model(messages):
+        return ACTION if len(messages) < 3 else answer("ok")
+
+    made = agent.Tool("look", "", {}, look)
+
+    async def main():
+        session = await aio.create_session("s", model=model, tools=[made])
+        steps.append(partial(getattr(session, what), *["Hello"] * (what == "send_message")))
+        results = []
+
+        async def send():
+            results.append(await session.send_message("Go."))
+
+        assert await loop.within(20, send)
+        assert "Refused: a turn is under way" in results[0].steps[0].observation
+        assert (await session.send_message("Again.")).success
+
+    loop.run(main)
 
 
 def test_a_key_is_one_turn(loop, tmp_path):

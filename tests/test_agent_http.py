@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -13,7 +14,7 @@ import pytest
 from evstore import agent
 from evstore.agent import aio, http
 from evstore.agent.models import Reply, text_of
-from evstore.errors import Unavailable
+from evstore.errors import Refused, Unavailable
 from tests.event_loops import LOOPS
 from tests.model_server import Handler, serving
 
@@ -154,6 +155,47 @@ def test_a_refusal_is_told_at_once_and_without_the_key(ask, server, code):
     assert len(str(raised.value)) < 400
 
 
+def test_no_wait_goes_beyond_the_time_for_the_answer(ask, server):
+    """A silent server is left once the time for the answer is over, though a wait may be longer."""
+    released = threading.Event()
+    server.script = [lambda _: released.wait(30)]
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+            ask(server.url, timeout_s=20, whole_timeout_s=0.2)
+        assert time.monotonic() < began_s + 10
+    finally:
+        released.set()
+
+
+def lines(*events: str) -> str:
+    return "".join(f"data:{event}\n\n" for event in events)
+
+
+SAID = '{"choices": [{"delta": {"content": "Yes"}}]}'
+SAID_LAST = '{"choices": [{"delta": {"content": "Yes"}, "finish_reason": "stop"}]}'
+SHAPES = {
+    "no error": ('{"error": null, "choices": [{"message": {"content": "Yes"}}]}', False),
+    "no error in a stream": (lines('{"error": null, ' + SAID[1:], "[DONE]"), True),
+    "no delta at the end": (
+        lines(SAID, '{"choices": [{"delta": null, "finish_reason": "stop"}]}'),
+        True,
+    ),
+    "figures without choices": (lines(SAID_LAST, '{"usage": {}}', "[DONE]"), True),
+    "figures, no choices": (lines(SAID_LAST, '{"usage": {}, "choices": null}'), True),
+    "a line without data": (lines(SAID_LAST, "", "[DONE]"), True),
+    "a byte order mark": ("\ufeff" + lines(SAID, "[DONE]"), True),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_may_have_more_than_text(ask, server, shape):
+    """What servers send beside the text does not void it."""
+    body, stream = SHAPES[shape]
+    server.script = [status(200, body)]
+    assert "Yes" == ask(server.url, stream=stream, attempts=1)
+
+
 @pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")  # left half read
 def test_too_long_an_answer_is_not_taken(ask, server, monkeypatch):
     """An answer without end is left before it fills the memory."""
@@ -173,6 +215,45 @@ def test_the_key_is_shown_nowhere(ask, server, caplog):
     assert KEY not in shown
     assert "tiny" in shown
     assert "tiny" == model.name
+
+
+@pytest.mark.parametrize("place", [agent, aio])
+def test_a_key_that_no_header_can_hold_is_refused(place):
+    """Such a key would else be told by the error of who tries to send it."""
+    for key in ("sk-very\nsecret", "schlüssel", "sk\0", 5):
+        with pytest.raises(Refused) as raised:
+            place.OpenAIModel("http://x", "tiny", key)
+        assert "sk" not in str(raised.value)
+        assert "schl" not in str(raised.value)
+
+
+def test_a_key_is_sent_without_the_space_around_it(server):
+    """A key that was read from a file may end with a newline."""
+    with agent.OpenAIModel(server.url, "tiny", f" {KEY}\n") as model:
+        text_of(model(QUESTION), lambda _: None)
+    assert f"Bearer {KEY}" == server.requests[0][1]["Authorization"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://u:secret@a\nb", "http://u:p@secret@x:y"])
+def test_what_is_no_address_is_refused(url):
+    """An address that cannot be is told when the model is made, without what it holds."""
+    with pytest.raises(Refused, match="base_url") as raised:
+        agent.OpenAIModel(url, "tiny")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_password_in_the_address_is_used_and_shown_nowhere(ask, server):
+    """Neither an error nor what a model shows of itself holds what stands before the host."""
+    url = server.url.replace("//", "//zoe:hunter2@")
+    server.script = [status(401)]
+    with pytest.raises(Unavailable) as raised:
+        ask(url)
+    assert f"{server.url}/chat/completions" == raised.value.target
+    with agent.OpenAIModel(url, "tiny") as model:
+        shown = f"{model!r} {raised.value!r} {raised.value}"
+        text_of(model(QUESTION), lambda _: None)
+    assert "hunter2" not in shown
+    assert server.requests[-1][1]["Authorization"].startswith("Basic ")
 
 
 def test_a_server_that_needs_no_key_is_sent_none(server):

@@ -1,6 +1,7 @@
 """The loop: every turn ends in an honest result, and leaves a conversation that goes on."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -167,6 +168,38 @@ def test_a_decision_may_stand_in_fences():
     assert "There are two." == session_of(storage, fenced).send_message("Which?").result
     assert json.loads(answer()) == json.loads(storage.load("s")[-1]["content"])
     assert ["file1.txt, file2.txt"] == observed(f"```\n{ACTION}\n```")
+
+
+def test_a_long_reply_is_read_at_once():
+    """The time that a reply takes to be read grows with its length, whatever it holds."""
+    began_s = time.process_time()
+    for text in ('Here:\n```json\n{"a": 1}\n', "```{\n", "```{ } ", "}" + " " * 9 + "```"):
+        reply = text * (models.REPLY_CHARACTERS_MAX // len(text))
+        assert isinstance(decisions.read(reply), decisions.Unclear)
+    assert time.process_time() < began_s + 3
+    action = '```json\n{"action": "look"}\n```'
+    assert decisions.read(f"```\nls\n```\nFirst:\n{action}\nThen `b` ```c```.") == (
+        decisions.Action("", "look", {})
+    )
+
+
+class Odd:
+    """An agent that yields what is no effect."""
+
+    model_name, prompt, tools, is_async = "odd", "", (), False
+
+    def run(self, turn):
+        yield None
+        return agent.Ending("answered", "x", ())
+
+
+def test_an_agent_that_yields_no_effect_is_told(storage):
+    """What an agent of one's own asks for has to be an effect; its turn has an honest end."""
+    session = agent.create_session("s", storage, agent=Odd())
+    with pytest.raises(TypeError, match="yields Ask, Call and Keep, not NoneType"):
+        session.send_message("Go.")
+    assert session.cut_off() is None
+    assert "the agent failed: TypeError" in storage.load("s")[-1]["content"]
 
 
 def test_an_answer_may_be_any_json():

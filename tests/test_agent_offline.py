@@ -1,5 +1,7 @@
 """The offline model: a few rules that work everywhere, and say that they are no more."""
 
+import time
+
 import pytest
 
 from evstore.agent import OfflineModel, create_session
@@ -41,6 +43,14 @@ def test_it_remembers_a_name():
 def test_it_does_sums_with_a_tool(expression):
     """A sum is given to the tool that calculates, and its observation is the answer."""
     assert [f"{expression} = {SUMS[expression]}"] == asked(f"What is {expression}?")
+
+
+@pytest.mark.parametrize("text", ["1" * 100_000, "(" * 50_000 + "-" * 50_000, "1-" * 50_000])
+def test_it_looks_for_sums_in_no_time(text):
+    """However long a message is, it is answered at once."""
+    began_s = time.process_time()
+    assert create_session("s").send_message(text).success
+    assert time.process_time() < began_s + 2
 
 
 def test_it_tells_what_went_wrong():

@@ -1,7 +1,8 @@
 """Tools: a function's signature and docstring say all that a model has to know of it."""
 
+import enum
 import functools
-from typing import Any, Literal, Optional
+from typing import Any, Dict, List, Literal, Optional  # noqa: UP035 - they are taken as well
 
 import pytest
 
@@ -162,6 +163,27 @@ def test_a_partial_keeps_the_types_of_its_function():
     assert ["nights"] == made.schema["required"]
     assert {"type": "integer"} == made.schema["properties"]["nights"]
     assert "3 nights in Rome" == made.function(nights=3)
+    assert tool(book).description == made.description
+
+
+def test_lists_and_objects_may_be_of_anything():
+    """The types of `typing` stand for the same without what is inside."""
+
+    def gather(a: List, b: Dict) -> None:  # type: ignore[type-arg]  # noqa: UP006
+        pass
+
+    assert {"a": {"type": "array"}, "b": {"type": "object"}} == tool(gather).schema["properties"]
+
+
+def test_a_choice_is_of_a_type_too():
+    """What equals a choice in Python and not in JSON does not fit."""
+
+    def pick(a: Literal[1, 2]) -> None:
+        pass
+
+    assert [] == tool(pick).problems({"a": 1})
+    for given in (True, 1.0, "1", [1]):
+        assert ["input.a has to be one of [1,2]"] == tool(pick).problems({"a": given})
 
 
 async def waiting() -> None:
@@ -194,6 +216,10 @@ def test_a_tool_has_a_name(function):
         tool(function)
 
 
+class Color(enum.Enum):
+    RED = "red"
+
+
 def by_position(a, /):
     pass
 
@@ -218,9 +244,37 @@ def with_a_set(a: list[set[str]]):
     pass
 
 
+def with_the_unknown(a: "Unknown"):  # type: ignore[name-defined]  # noqa: F821 - just that
+    pass
+
+
+def with_what_is_no_type(a: []):  # type: ignore[valid-type]
+    pass
+
+
+def with_what_is_no_expression(a: "1 +"):  # type: ignore[valid-type]  # noqa: F722 - just that
+    pass
+
+
+def with_a_color(a: Literal[Color.RED]):
+    pass
+
+
+def in_pieces(a: int):
+    yield a
+
+
+async def in_awaited_pieces(a: int):
+    yield a
+
+
 @pytest.mark.parametrize(
     "function",
-    [by_position, with_many, with_named, with_bytes, with_numbers_as_keys, with_a_set],
+    [
+        *(by_position, with_many, with_named, with_bytes, with_numbers_as_keys, with_a_set, max),
+        *(with_the_unknown, with_what_is_no_type, with_what_is_no_expression, with_a_color),
+        *(in_pieces, in_awaited_pieces),
+    ],
 )
 def test_what_json_cannot_give_is_refused(function):
     """A parameter that no JSON object can fill is refused when the tool is made."""

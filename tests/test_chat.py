@@ -12,7 +12,7 @@ from evstore.agent.chat import Chat, calculate, now
 from evstore.agent.journal import RUN_ENDED, RUN_STARTED
 from evstore.agent.offline import OfflineModel
 from evstore.agent.spoken import Spoken
-from evstore.errors import NoSuchMoment, Refused, SessionNotFound, Taken
+from evstore.errors import NoSuchMoment, Refused, SessionNotFound, Taken, Unavailable
 
 
 def answer(text: Any) -> str:
@@ -167,7 +167,7 @@ def test_clear_ends_a_life_that_can_be_restored(chat, storage):
 # Turns that end early.
 
 
-def begin_and(stop: type[BaseException], chat: Chat, text: str) -> None:
+def begin_and(stop: BaseException, chat: Chat, text: str) -> None:
     """Have a turn stopped right after its beginning is written down."""
     journal = chat._agent._journal
     begin = journal.begin
@@ -176,7 +176,7 @@ def begin_and(stop: type[BaseException], chat: Chat, text: str) -> None:
         begin(*arguments)
         raise stop
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(stop):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(type(stop)):
         patch.setattr(journal, "begin", stopped)
         chat.say(text)
 
@@ -184,7 +184,7 @@ def begin_and(stop: type[BaseException], chat: Chat, text: str) -> None:
 def test_no_turn_is_left_open_by_an_interrupt_between_two_steps(storage):
     """Where Ctrl-C comes while the beginning of a turn is written, its end is written as well."""
     chat = Chat(storage, "trip", OfflineModel())
-    begin_and(KeyboardInterrupt, chat, "Hello")
+    begin_and(KeyboardInterrupt(), chat, "Hello")
     kinds = [event.kind for event in chat.session.events()]
     assert (1, 1) == (kinds.count(RUN_STARTED), kinds.count(RUN_ENDED))
     assert chat.cut_off is None
@@ -194,7 +194,8 @@ def test_no_turn_is_left_open_by_an_interrupt_between_two_steps(storage):
 
 def test_a_turn_that_was_cut_off_is_told_and_finished(storage):
     """A later chat tells what was asked, and resumes it."""
-    begin_and(SystemExit, Chat(storage, "trip", OfflineModel()), "What is 2 + 3?")
+    failing = Unavailable("the disk", "it is full")  # Nothing more is written, as after a kill.
+    begin_and(failing, Chat(storage, "trip", OfflineModel()), "What is 2 + 3?")
     chat = Chat(storage, "trip", OfflineModel())
     assert "What is 2 + 3?" == chat.cut_off
     result = chat.resume()

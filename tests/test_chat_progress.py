@@ -140,10 +140,10 @@ def test_a_turn_that_was_cut_off_is_told_to_tasks(storage, loop):
 
     def begin_and_stop(*arguments: Any) -> None:
         begin(*arguments)
-        raise SystemExit
+        raise Unavailable("the disk", "it is full")  # Nothing more is written, as after a kill.
 
     begin = plain._journal.begin
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Unavailable):
         patch.setattr(plain._journal, "begin", begin_and_stop)
         plain.send_message("Hello")
 

@@ -328,6 +328,13 @@ def test_a_turn_that_is_not_there_is_refused(memory, session):
             rerun(recorded, same(), started=started)
 
 
+@pytest.mark.parametrize("started", ["x", 1.0, True, -1, 10**20])
+def test_what_is_no_sequence_is_refused(session, started):
+    """A turn is named by the sequence of an event, and by nothing else."""
+    with pytest.raises(Refused, match="no turn of an agent begins"):
+        rerun(session, ReAct(scripted()), started=started)
+
+
 def test_a_turn_that_no_agent_would_begin_is_refused(session):
     """What was recorded under the kind of a beginning, and cannot be one, is refused as always."""
     begun = {"text": "x", "max_iterations": 0, "model": "m", "tools": [], "key": None}

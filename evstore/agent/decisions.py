@@ -19,7 +19,8 @@ EXPECTED = (
     '"input": {…}} to use a tool, or {"thought": "…", "final_answer": "…"} to answer.'
 )
 _LEFT_OUT = re.compile(r" … \(\d+ more characters are left out\)")
-_FENCED = re.compile(r"```\w*\s*(\{.*\})\s*```", re.DOTALL)
+_OPENED = re.compile(r"```\w*\s*(?=\{)")
+_CLOSED = re.compile(r"\}(?=\s*```)")
 
 
 @attrs.frozen
@@ -69,9 +70,8 @@ class Step:
 
 def read(reply: str) -> Action | Answer | Unclear:
     """Return the decision that a reply holds, as it is or between ``` fences."""
-    fenced = None if reply.lstrip().startswith("{") else _FENCED.search(reply)
     try:
-        said = orjson.loads(fenced[1] if fenced else reply)
+        said = orjson.loads(_unfenced(reply))
     except orjson.JSONDecodeError as error:
         return Unclear(reply, f"The reply is not JSON ({error}).")
     if not isinstance(said, dict):
@@ -88,6 +88,16 @@ def read(reply: str) -> Action | Answer | Unclear:
     if not isinstance(name, str) or not isinstance(given, dict):
         return Unclear(reply, "The 'action' is not text, or the 'input' is not an object.")
     return Action(thought, name, given)
+
+
+def _unfenced(reply: str) -> str:
+    """Return what stands between the first fence before a { and the last one after a }.
+
+    Either is looked for alone: one pattern for both takes a time that grows with the square.
+    """
+    opened = None if reply.lstrip().startswith("{") else _OPENED.search(reply)
+    ends = [each.end() for each in _CLOSED.finditer(reply, opened.end())] if opened else []
+    return reply[opened.end() : ends[-1]] if opened and ends else reply
 
 
 def assistant(text: str) -> Message:
@@ -139,11 +149,16 @@ def is_over(messages: list[Message]) -> bool:
     return pending(messages) is None
 
 
-def pending(messages: list[Message]) -> Action | None:
-    """Return the action that waits for its observation: the last message, if it is one."""
+def newest(messages: list[Message]) -> Action | Answer | Unclear | None:
+    """Return the decision that the last message is; None where it is no assistant's."""
     if not messages or messages[-1].get("role") != "assistant":
         return None
-    decision = read(str(messages[-1].get("content")))
+    return read(str(messages[-1].get("content")))
+
+
+def pending(messages: list[Message]) -> Action | None:
+    """Return the action that waits for its observation: the last message, if it is one."""
+    decision = newest(messages)
     return decision if isinstance(decision, Action) else None
 
 

@@ -85,10 +85,14 @@ class Running:
         outcome, error = self._outcome, self._error
         self._outcome = self._error = None
         try:
-            return self._steps.send(outcome) if error is None else self._steps.throw(error)
+            effect = self._steps.send(outcome) if error is None else self._steps.throw(error)
+            while not isinstance(effect, Effect):
+                told = f"an agent yields Ask, Call and Keep, not {type(effect).__name__}"
+                effect = self._steps.throw(TypeError(told))
         except StopIteration as end:
             self.result = end.value
             return None
+        return effect
 
     def take(self, outcome: Any) -> None:
         """Take what came of the effect."""

@@ -7,6 +7,7 @@ pause; what it had said is void. In the end the failure is told.
 
 import random
 import time
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import attrs
 import orjson
 
 from evstore.agent.models import ANEW, Message, Piece
-from evstore.errors import MissingExtra, Unavailable
+from evstore.errors import MissingExtra, Refused, Unavailable
 
 try:
     import httpx
@@ -51,13 +52,40 @@ class How(TypedDict, total=False):
 FAILURES = (httpx.TransportError, httpx.DecodingError, Broken)  # what is worth another attempt
 
 
+def _shown(url: str) -> str:
+    """Return an address without the user and password that may stand in it."""
+    return str(httpx.URL(url).copy_with(userinfo=b""))
+
+
+def _check_url(_server: object, _field: object, url: Any) -> None:
+    try:
+        httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):  # Its text may hold a password.
+        told = "base_url is no address: give one like 'http://localhost:11434/v1'"
+        raise Refused(told) from None
+
+
+def _stripped(key: str | None) -> str | None:
+    """Return a key without the newline of the file that it was read from."""
+    return key.strip() if isinstance(key, str) else key
+
+
+def _check_key(_server: object, _field: object, key: Any) -> None:
+    """Refuse what no header can hold: the error of who sends it would show it."""
+    if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
+        raise Refused("api_key is no line of printable ASCII: give the key alone, as text")
+
+
 @attrs.frozen
 class Server:
-    """Where and how to ask; the key is shown nowhere."""
+    """Where and how to ask; the key, and a password in the address, are shown nowhere.
 
-    base_url: str
+    Raises Refused for a key that no header can hold, and for what is no address.
+    """
+
+    base_url: str = attrs.field(repr=_shown, validator=_check_url)
     model: str
-    api_key: str | None = attrs.field(repr=False)
+    api_key: str | None = attrs.field(repr=False, converter=_stripped, validator=_check_key)
     stream: bool = False
     timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     whole_timeout_s: float = attrs.field(default=600.0, validator=attrs.validators.gt(0))
@@ -69,6 +97,11 @@ class Server:
     def url(self) -> str:
         """The address of the questions."""
         return f"{self.base_url.rstrip('/')}/chat/completions"
+
+    @property
+    def shown_url(self) -> str:
+        """The address of the questions, as errors tell it."""
+        return _shown(self.url)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request."""
@@ -90,7 +123,8 @@ class Server:
             pause_s = max(min(jittered_s, PAUSE_S_MAX), answer.retry_after_s)
             answer.check_time(pause_s)
             yield pause_s
-        raise Unavailable(self.url, f"{self.attempts} attempts failed, the last: {answer.problem}")
+        why = f"{self.attempts} attempts failed, the last: {answer.problem}"
+        raise Unavailable(self.shown_url, why)
 
 
 class Answer:
@@ -106,7 +140,13 @@ class Answer:
         """Raise Unavailable where the time for the answer is over, or will be after a wait."""
         if time.monotonic() + ahead_s > self._until_s:
             why = f"there is no answer within {self._server.whole_timeout_s} s"
-            raise Unavailable(self._server.url, f"{why}. {self.problem}".rstrip(". "))
+            raise Unavailable(self._server.shown_url, f"{why}. {self.problem}".rstrip(". "))
+
+    @property
+    def wait_s(self) -> float:
+        """How long the attempt that begins now may wait for the server each time."""
+        left_s = self._until_s - time.monotonic()
+        return max(0.001, min(self._server.timeout_s, left_s))
 
     def fail(self, error: Exception) -> None:
         """Remember what went wrong in an attempt that may be repeated."""
@@ -128,7 +168,7 @@ class Answer:
         self._received += piece
         if len(self._received) > ANSWER_BYTES_MAX:
             reason = f"its answer has more than {ANSWER_BYTES_MAX} bytes"
-            raise Unavailable(self._server.url, reason)
+            raise Unavailable(self._server.shown_url, reason)
         self.check_time()
         if self._server.stream and self._status == httpx.codes.OK and b"\n" in piece:
             yield from self._streamed(self._received.rindex(b"\n") + 1)
@@ -139,7 +179,7 @@ class Answer:
             told = self._told(f"status {self._status}: {self._received.decode(errors='replace')}")
             if self._status in _TRANSIENT or self._status >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise Broken(told)
-            raise Unavailable(self._server.url, told)
+            raise Unavailable(self._server.shown_url, told)
         if not self._server.stream:
             with _reading():
                 text = _text(_first(self._received)["message"]["content"])
@@ -153,13 +193,13 @@ class Answer:
         """Yield the pieces of text in the lines of server-sent events that end here."""
         lines, self._read = self._received[self._read : until].splitlines(), until
         for line in lines:
-            field, _, data = line.partition(b":")
+            field, _, data = line.removeprefix(BOM_UTF8).partition(b":")
             if field == b"data" and data.strip() == b"[DONE]":
                 self._is_over = True
-            elif field == b"data":
+            elif field == b"data" and data.strip():
                 with _reading():
                     choice = _first(data)
-                    text = _text(choice.get("delta", {}).get("content") or "")
+                    text = _text((choice.get("delta") or {}).get("content") or "")
                 self._is_over = self._is_over or bool(choice.get("finish_reason"))
                 if text:
                     yield text
@@ -177,8 +217,9 @@ class OpenAIModel:
     `{"temperature": 0}`. With `stream=True` the reply comes piece by piece. A question is asked
     up to `attempts` times, where the connection fails, the server says 429 or 5xx, or its answer is
     broken. `timeout_s` bounds each wait for the server, and `whole_timeout_s` the answer with all
-    its attempts. In the end, and at once for other refusals, Unavailable is raised. Without httpx
-    the import of this module is MissingExtra.
+    its attempts, to the end of the wait that is under way then. In the end, and at once for other
+    refusals, Unavailable is raised. Refused is raised for a key that no header can hold, and for
+    what is no address. Without httpx the import of this module is MissingExtra.
     """
 
     def __init__(
@@ -209,7 +250,11 @@ class OpenAIModel:
     def _attempt(self, messages: list[Message], answer: Answer) -> Iterator[str]:
         server = self._server
         with self._client.stream(
-            "POST", server.url, content=server.body(messages), headers=server.headers()
+            "POST",
+            server.url,
+            content=server.body(messages),
+            headers=server.headers(),
+            timeout=answer.wait_s,
         ) as response:
             answer.begin(response.status_code, response.headers)
             for piece in response.iter_bytes():
@@ -245,9 +290,9 @@ def _reading() -> Iterator[None]:
 def _first(data: bytes | bytearray) -> dict[str, Any]:
     """Return the first choice of a JSON text; empty where it has none, but figures."""
     found = orjson.loads(data)
-    if "error" in found:
+    if found.get("error") is not None:
         raise ValueError(f"it is an error: {found['error']}")
-    choices: list[dict[str, Any]] = found["choices"]
+    choices: list[dict[str, Any]] | None = found.get("choices")
     return choices[0] if choices else {}
 
 

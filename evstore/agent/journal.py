@@ -25,7 +25,15 @@ from evstore.agent.storage import ConversationStorage
 from evstore.agent.stored import SqliteStorage
 from evstore.attempts import attempt
 from evstore.errors import Conflict, Unsupported
-from evstore.events import MESSAGE_ADDED, Event
+from evstore.events import (
+    MESSAGE_ADDED,
+    MESSAGE_REMOVED,
+    MESSAGE_REPLACED,
+    MESSAGES_CLEARED,
+    MESSAGES_REVERTED,
+    RUN,
+    Event,
+)
 
 RUN_STARTED = "app.agent.run.started"
 MODEL_REPLIED = "app.agent.model.replied"
@@ -33,6 +41,8 @@ TOOL_CALLED = "app.agent.tool.called"
 TOOL_RETURNED = "app.agent.tool.returned"
 RUN_ENDED = "app.agent.run.ended"
 ATTEMPTS = 8
+# What makes the conversation another one; a message that is replaced only reads differently.
+_MOVING = frozenset({MESSAGE_ADDED, MESSAGE_REMOVED, MESSAGES_CLEARED, MESSAGES_REVERTED})
 
 
 @attrs.frozen
@@ -77,13 +87,16 @@ class Journal(Protocol):
         """Take in what others have written."""
 
     def unfinished(self) -> Run | None:
-        """Return the run that was begun and has not ended, if there is one."""
+        """Return the run that was begun and has not ended, if there is one and it still holds."""
 
     def keyed(self, key: str) -> Run | None:
         """Return the run that was begun with a key; raises Unsupported where keys are not kept."""
 
     def reread(self, run: Run) -> Run:
-        """Return a run as it was written down, after a writing that may have been interrupted."""
+        """Return a run as it was written down, after a writing that may have been interrupted.
+
+        Raises Conflict where others have taken it back meanwhile.
+        """
 
     def begin(self, begun: Begun, messages: Sequence[Message]) -> Run:
         """Begin a run with its first messages, the last of which is the user's."""
@@ -115,10 +128,11 @@ class PlainJournal:
         self._storage = storage
         self._session_id = session_id
         self.messages: list[Message] = []
+        self._saving: list[Message] = []  # what an interrupted saving may have left
 
     def refresh(self) -> None:
         """Take in what others have written."""
-        self.messages = self._storage.load(self._session_id)
+        self.messages = self._saving = self._storage.load(self._session_id)
 
     def unfinished(self) -> Run | None:
         """Return the run that was begun and has not ended, if there is one."""
@@ -147,7 +161,7 @@ class PlainJournal:
         return Run("", begun.text, begun.max_iterations, [])
 
     def write(self, run: Run, entries: Sequence[Entry]) -> None:
-        """Save the conversation with what happened next; the last one to save wins."""
+        """Save the conversation with what happened next; raises Conflict as `_save` does."""
         self._save(_messages(entries))
         run.own += _messages(entries)
         run.ended = _end(entries)
@@ -155,12 +169,20 @@ class PlainJournal:
     def clear(self) -> None:
         """Forget the conversation, in the storage as well."""
         self._storage.delete(self._session_id)
-        self.messages = []
+        self.messages = self._saving = []
 
     def _save(self, messages: Sequence[Message]) -> None:
-        longer = [*self.messages, *messages]
-        self._storage.save(self._session_id, longer)
-        self.messages = longer
+        """Save the conversation with what was said next; raises Conflict where others have saved.
+
+        No lock lies around both: who saves between the look and the saving is not seen.
+        """
+        stored = self._storage.load(self._session_id)
+        if stored not in (self.messages, self._saving):
+            expected, found = len(self.messages), len(stored)
+            raise Conflict(self._session_id, f"its {expected} messages", f"{found} of others")
+        self._saving = [*self.messages, *messages]
+        self._storage.save(self._session_id, self._saving)
+        self.messages = self._saving
 
 
 class StoreJournal:
@@ -204,7 +226,7 @@ class StoreJournal:
                 self._ended[str(event.cause)] = event
 
     def unfinished(self) -> Run | None:
-        """Return the run that was begun and has not ended, if there is one."""
+        """Return the run that was begun and has not ended, if there is one and it still holds."""
         newest = next(reversed(self._started), None)
         return None if newest is None or newest in self._ended else self._run(newest)
 
@@ -215,20 +237,35 @@ class StoreJournal:
 
     def reread(self, run: Run) -> Run:
         """Return a run as it was written down, after a writing that may have been interrupted."""
+        head = self._session.head  # Raises SessionNotFound: in another life, the run is another.
         self.refresh()
-        return self._run(run.cause)
+        found = self._run(run.cause)
+        if found is None:
+            raise Conflict(self._session_id, f"the turn {run.cause!r}", f"{head} without it")
+        return found
 
-    def _run(self, cause: str) -> Run:
+    def _run(self, cause: str) -> Run | None:
+        """Return a run; None where no word of the user is left of one that has not ended.
+
+        It was taken back then, or the session was forked within the batch that began it.
+        """
         started, ended = self._started[cause], self._ended.get(cause)
-        until = ended.seq if ended else None
+        until = ended.seq if ended else self._newest_message()
         said = [
             event.data["message"]
             for event in self._session.events(started.seq, until, kind=MESSAGE_ADDED)
             if event.cause == cause
         ]
-        first = [message["role"] for message in said].index("user")
+        roles = [message["role"] for message in said]
+        if "user" not in roles:
+            return None
+        own = said[roles.index("user") + 1 :]
         data, end = started.data, ended.data if ended else None
-        return Run(cause, data["text"], data["max_iterations"], said[first + 1 :], end)
+        return Run(cause, data["text"], data["max_iterations"], own, end)
+
+    def _newest_message(self) -> int:
+        """Return the seq of the newest message; 0 where there is none."""
+        return self._session.at(self._head).messages.info(-1).seq if self.messages else 0
 
     def begin(self, begun: Begun, messages: Sequence[Message]) -> Run:
         """Begin a run with its first messages, the last of which is the user's."""
@@ -249,28 +286,29 @@ class StoreJournal:
 
     def _record(self, cause: str | None, entries: Sequence[Entry]) -> str:
         """Append a batch to the conversation as it is known here; return its cause."""
-        uid, self._uid = self._uid, None  # so that all is read anew, should this be interrupted
-        found = count = len(self.messages)
+        uid, self._uid = self._uid, ""  # so that all is read anew, should this be interrupted
 
-        def act() -> tuple[str, Sequence[Event]]:
-            nonlocal found
+        def act() -> tuple[str, Sequence[Event], set[str]]:
             now = self._session.head
-            said = cause or f"run:{now + 1}"
+            others = {event.kind for event in self._session.events(self._head, now)}
+            said = cause or f"{RUN}{now + 1}"
+            if others & _MOVING:
+                return said, (), others
             with self._session.batch(expect=now, cause=said) as batch:
-                found = len(batch.messages)
-                if found != count:
-                    return said, ()
                 for entry in entries:
                     if isinstance(entry, Happened):
                         batch.record(entry.kind, entry.data)
                     else:
                         batch.messages.append(entry)
-            return said, batch.events
+            return said, batch.events, others
 
-        said, events = attempt(act, ATTEMPTS)
-        if found != count:
-            raise Conflict(self._session_id, f"{count} messages", f"{found} messages")
-        self.messages += _messages(entries)
+        said, events, others = attempt(act, ATTEMPTS)
+        if others & _MOVING:
+            raise Conflict(self._session_id, self._head, self._session.head)
         self._take_runs(events)
         self._head, self._uid = events[-1].seq, uid or self._session.uid
+        if MESSAGE_REPLACED in others:
+            self.messages = list(self._session.at(self._head).messages)
+        else:
+            self.messages += _messages(entries)
         return said

@@ -147,7 +147,10 @@ class ReAct:
 
     def run(self, turn: Turn) -> Steps[Ending]:
         """Ask and act until there is an answer, or as many replies as the turn may take."""
-        action = decisions.pending(turn.own)
+        decision = decisions.newest(turn.own)
+        if isinstance(decision, Answer):  # Only the end is missing.
+            return Ending(ANSWERED, decision.final_answer, ())
+        action = decision if isinstance(decision, Action) else None
         while True:
             if action is not None:
                 yield from self._act(turn, action)

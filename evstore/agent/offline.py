@@ -14,6 +14,7 @@ _NAME_ASKED = re.compile(r"\bwhat(?:'s| is) my name\b", re.IGNORECASE)
 _NAME_SAID = re.compile(r"\bmy name is ([^\W\d_][\w'-]*)", re.IGNORECASE)
 _ABILITY_ASKED = re.compile(r"\bwhat can you do\b|\bhelp\b|\bwho are you\b", re.IGNORECASE)
 _SUM = re.compile(r"-?[\d.(][\d.()\s]*(?:[-+*/][-\d.()\s]*[\d)])+")
+_SUM_CHARACTERS_MAX = 1000  # of a message in which to look for one: it may be all digits
 _TOOL = re.compile(r"^- ([\w-]+): .*?\n  input: (\{.*?\})$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,7 +43,7 @@ def _decide(text: str, messages: list[Message]) -> Action | Answer:
     if said := _NAME_SAID.search(text):
         answer = f"I will remember that your name is {said[1]}."
         return Answer("The user tells a name.", answer)
-    if asked := _SUM.search(text):
+    if asked := _SUM.search(text, 0, _SUM_CHARACTERS_MAX):
         return _calculation(asked[0].strip(), messages)
     if _ABILITY_ASKED.search(text):
         return Answer("The user asks what I can do.", _abilities(messages))

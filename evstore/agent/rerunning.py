@@ -75,7 +75,8 @@ def _start(session: Session, started: int | None) -> Event:
         found = list(session.events(kind=RUN_STARTED, reverse=True, limit=1))
         where = "in"
     else:
-        found = list(session.events(started - 1, started, kind=RUN_STARTED))
+        is_seq = type(started) is int
+        found = list(session.events(started - 1, started, kind=RUN_STARTED)) if is_seq else []
         where = f"as event {started} of"
     if not found:
         raise Refused(
@@ -92,7 +93,8 @@ class _Recording:
         self.past = list(session.at(start.seq - 1).messages)
         events = _turn(session, start)
         if ERASED in self.past or any(event.text is None for event in events):
-            raise Refused(f"parts of the turn that event {start.seq} began were forgotten")
+            what = f"parts of the turn that event {start.seq} began were forgotten"
+            raise Refused(f"{what}: run another turn again")
         self.begun = start.data
         self._left = deque(events)  # what the agent has not come to yet
         self._ended = events[-1] if events[-1].kind == RUN_ENDED else None

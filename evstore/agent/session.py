@@ -1,7 +1,8 @@
 """Agent sessions: conversations over many turns, kept in a storage and gone on with later."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,8 @@ from evstore.agent.stored import SqliteStorage
 from evstore.agent.tools import Tool
 from evstore.agent.turns import AgentResult
 from evstore.errors import Refused
+
+IN_ITS_TURN = "a turn is under way, which would wait for itself: do this after it"
 
 
 def create_session(
@@ -73,7 +76,10 @@ def journal_of(session_id: str, storage: ConversationStorage | None) -> Journal:
 
 
 class AgentSession:
-    """A conversation with an agent; threads that send at the same time are answered in turn."""
+    """A conversation with an agent; threads that send at the same time are answered in turn.
+
+    A tool or listener that asks the session of its own turn for more than `cancel` is Refused.
+    """
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class AgentSession:
         self._agent = agent
         self._tell = partial(tell, on_progress)
         self._turn = threading.Lock()
+        self._in_turn: int | None = None  # the thread
         self._cancelled = threading.Event()
 
     @property
@@ -118,7 +125,7 @@ class AgentSession:
 
     def cut_off(self) -> str | None:
         """Return what was said in the turn that `resume` would finish; None where there is none."""
-        with self._turn:
+        with self._taking_turn():
             return turns.cut_off(self._journal)
 
     def resume(self) -> AgentResult | None:
@@ -131,7 +138,7 @@ class AgentSession:
 
     def clear_history(self) -> None:
         """Forget the conversation, and remove it from the storage as well."""
-        with self._turn:
+        with self._taking_turn():
             self._journal.clear()
 
     def cancel(self) -> None:
@@ -141,9 +148,21 @@ class AgentSession:
         """
         self._cancelled.set()
 
+    @contextmanager
+    def _taking_turn(self) -> Iterator[None]:
+        """Wait for the turns of other threads; raises Refused where one waits for its own."""
+        if self._in_turn == threading.get_ident() and self._turn.locked():
+            raise Refused(IN_ITS_TURN)
+        with self._turn:
+            self._in_turn = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._in_turn = None
+
     def _do(self, steps: Steps[Outcome]) -> Outcome:
         """Drive a turn; Ctrl-C and `cancel` end it with a result that says so."""
-        with self._turn:
+        with self._taking_turn():
             self._cancelled.clear()
             running = Running(steps)
             while (effect := running.next()) is not None:

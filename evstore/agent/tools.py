@@ -54,7 +54,8 @@ def tool(function: Callable[..., Any], name: str | None = None) -> Tool:
     """Return a function as a tool, under its own name unless another one is given.
 
     Its parameters may be str, int, float, bool, list, dict, Optional, Union, Literal and Any, with
-    defaults, and one without a type takes anything. Raises Refused for others, and BadName.
+    defaults, and one without a type takes anything. Raises Refused for others, for what yields
+    instead of returning, and for what has no signature; and BadName.
     """
     called = name if name is not None else getattr(function, "__name__", "")
     if not _NAME.match(called):
@@ -62,12 +63,19 @@ def tool(function: Callable[..., Any], name: str | None = None) -> Tool:
     described = function
     while isinstance(described, partial):
         described = described.func
+    description = inspect.getdoc(described) or "No description."
     if not inspect.isroutine(described):
         described = type(described).__call__
-    hints = get_type_hints(described)
+    if inspect.isgeneratorfunction(described) or inspect.isasyncgenfunction(described):
+        raise Refused(f"tool {called!r} yields what nobody takes: return a list instead")
+    try:
+        hints, signature = get_type_hints(described), inspect.signature(function)
+    except Exception as error:  # An annotation may be any code.
+        told = f"tool {called!r} cannot be described ({error})"
+        raise Refused(f"{told}: wrap it in a function with known types") from error
     properties: _Schema = {}
     required = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise Refused(f"tool {called!r}: {parameter} cannot be given by name: leave it out")
         what = f"tool {called!r}: the type of {parameter.name!r}"
@@ -79,7 +87,6 @@ def tool(function: Callable[..., Any], name: str | None = None) -> Tool:
         properties[parameter.name] = schema
     schema = {"type": "object", "properties": properties, "required": required}
     schema["additionalProperties"] = False
-    description = inspect.getdoc(function) or "No description."
     return Tool(called, description, schema, function)
 
 
@@ -114,16 +121,17 @@ def _schema(hint: Any, what: str) -> _Schema:
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return {}
-    if origin is Literal:
+    if origin is Literal and all(type(each) in _TYPES for each in inner):
         return {"enum": list(inner)}
     if origin in (Union, UnionType):
         return {"anyOf": [_schema(each, what) for each in inner]}
-    if origin is list:
+    if origin is list and inner:
         return {"type": "array", "items": _schema(inner[0], what)}
-    if origin is dict and inner[0] is str:
+    if origin is dict and inner and inner[0] is str:
         return {"type": "object", "additionalProperties": _schema(inner[1], what)}
-    if hint in _TYPES:
-        return {"type": _TYPES[hint]}
+    plain = hint if inner else origin or hint  # `typing.List` is a list of anything.
+    if isinstance(plain, type) and plain in _TYPES:
+        return {"type": _TYPES[plain]}
     raise Refused(
         f"{what} is {hint!r}: use str, int, float, bool, list, dict, Optional, Literal or Any"
     )
@@ -132,7 +140,7 @@ def _schema(hint: Any, what: str) -> _Schema:
 def _misfits(schema: _Schema, value: Any, path: str) -> Iterator[str]:
     """Yield where a JSON value does not fit a schema as made above."""
     if "enum" in schema:
-        if value not in schema["enum"]:
+        if not any(type(each) is type(value) and each == value for each in schema["enum"]):
             yield f"{path} has to be one of {json(schema['enum'])}"
     elif "anyOf" in schema:
         if all(any(_misfits(each, value, path)) for each in schema["anyOf"]):

@@ -52,7 +52,13 @@ def send(
     if run is None:
         tools = [tool.name for tool in agent.tools]
         begun = Begun(text, max_iterations, agent.model_name, tools, key)
-        run = yield from _begin(journal, agent.prompt, begun)
+        try:
+            run = yield from _begin(journal, agent.prompt, begun)
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:  # It may have begun just then, and would be resumed.
+            yield from abandon(journal)
+            raise
     elif run.text != text:
         raise Refused(f"the key {key!r} belongs to another message: give each message its own")
     return (yield from _go_on(journal, agent, run))

@@ -50,7 +50,11 @@ class OpenAIModel:
     async def _attempt(self, messages: list[Message], answer: Answer) -> AsyncGenerator[str, None]:
         server = self._server
         async with self._client.stream(
-            "POST", server.url, content=server.body(messages), headers=server.headers()
+            "POST",
+            server.url,
+            content=server.body(messages),
+            headers=server.headers(),
+            timeout=answer.wait_s,
         ) as response:
             answer.begin(response.status_code, response.headers)
             async for piece in response.aiter_bytes():

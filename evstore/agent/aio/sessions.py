@@ -1,8 +1,9 @@
 """Agent sessions, awaited: the same turns, for the tasks of asyncio and of trio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -17,21 +18,21 @@ from evstore.agent.effects import (
     Outcome,
     Running,
     Steps,
+    Stopped,
     hearing,
     tell,
 )
 from evstore.agent.journal import Journal
 from evstore.agent.loop import ITERATIONS_MAX, Agent
 from evstore.agent.models import AwaitedModel, Piece, Reply, text_of
-from evstore.agent.session import agent_of, journal_of
+from evstore.agent.session import IN_ITS_TURN, agent_of, journal_of
 from evstore.agent.storage import ConversationStorage
 from evstore.agent.tools import Tool, is_async
 from evstore.agent.turns import AgentResult
 from evstore.aio.loops import AsyncioLoop
 from evstore.aio.running import current
 from evstore.aio.workers import Workers
-
-THREADS_MAX = 8  # one at work, and those whose tool or model was left behind by a cancellation
+from evstore.errors import Refused
 
 
 async def create_session(
@@ -49,17 +50,18 @@ async def create_session(
     `on_progress` is as for `evstore.agent.create_session`; of a model that is not awaited, it
     hears the pieces in the thread of that model.
     """
-    workers = Workers(THREADS_MAX)
+    keeping = Workers(1)
     answering = agent_of(agent, model, tools)
-    journal = await workers.read(partial(journal_of, session_id, storage))
-    return AgentSession(session_id, journal, answering, workers, on_progress)
+    journal = await keeping.read(partial(journal_of, session_id, storage))
+    return AgentSession(session_id, journal, answering, keeping, on_progress)
 
 
 class AgentSession:
     """A conversation with an agent; tasks that send at the same time are answered in turn.
 
     A task that is cancelled in its turn learns of it once the end of the turn is written down. A
-    tool or model that is called in a thread is then left behind, and what it does is unknown.
+    tool or model that is called in a thread is then left behind, and what it does is unknown. A
+    tool that asks the session of its own turn for anything is Refused.
     """
 
     def __init__(
@@ -67,15 +69,17 @@ class AgentSession:
         session_id: str,
         journal: Journal,
         agent: Agent,
-        workers: Workers,
+        keeping: Workers,
         on_progress: Listener | None = None,
     ) -> None:
         self._session_id = session_id
         self._journal = journal
         self._agent = agent
-        self._workers = workers
+        self._keeping = keeping  # a thread for the storage, which no tool can hold up
+        self._calling = Workers(1)  # a thread for the model and the tools
         self._tell = partial(tell, on_progress)
         self._turn = _lock()
+        self._in_turn: object = None  # the task
 
     @property
     def session_id(self) -> str:
@@ -100,8 +104,8 @@ class AgentSession:
 
     async def cut_off(self) -> str | None:
         """Return what was said in the turn that `resume` would finish; None where there is none."""
-        async with self._turn:
-            return await self._workers.finish(partial(turns.cut_off, self._journal))
+        async with self._taking_turn():
+            return await self._keeping.finish(partial(turns.cut_off, self._journal))
 
     async def resume(self) -> AgentResult | None:
         """Finish the turn that was cut off when its process ended; None where there is none."""
@@ -113,12 +117,25 @@ class AgentSession:
 
     async def clear_history(self) -> None:
         """Forget the conversation, and remove it from the storage as well."""
+        async with self._taking_turn():
+            await self._keeping.finish(self._journal.clear)
+
+    @asynccontextmanager
+    async def _taking_turn(self) -> AsyncIterator[None]:
+        """Wait for the turns of other tasks; raises Refused where one waits for its own."""
+        task = _task()
+        if self._in_turn is task:
+            raise Refused(IN_ITS_TURN)
         async with self._turn:
-            await self._workers.finish(self._journal.clear)
+            self._in_turn = task
+            try:
+                yield
+            finally:
+                self._in_turn = None
 
     async def _do(self, steps: Steps[Outcome]) -> Outcome:
         """Drive a turn; what ends it from outside is raised once the end is written down."""
-        async with self._turn:
+        async with self._taking_turn():
             running = Running(steps)
             while (effect := running.next()) is not None:
                 try:
@@ -138,23 +155,41 @@ class AgentSession:
             self._tell(effect)
             called = partial(effect.tool.function, **effect.arguments)
             return shown(await self._called(effect.tool.function, called))
-        return await self._workers.finish(effect.act)
+        return await self._keeping.finish(effect.act)
 
     async def _ask(self, ask: Ask) -> str:
-        hear = hearing(ask, self._tell)
+        heard, is_left = hearing(ask, self._tell), threading.Event()
+
+        def hear(piece: Piece) -> None:
+            if is_left.is_set():  # A model that was left behind in its thread is heard no more.
+                raise Stopped
+            heard(piece)
 
         def asked() -> Any:
             reply = ask.model(ask.messages)
             is_awaited = isawaitable(reply) or isinstance(reply, AsyncIterable)
             return _text_of(reply, hear) if is_awaited else text_of(reply, hear)
 
-        text: str = await self._called(ask.model, asked)
+        try:
+            text: str = await self._called(ask.model, asked)
+        finally:
+            is_left.set()
         return text
 
     async def _called(self, function: Callable[..., Any], call: Callable[[], Any]) -> Any:
         """Return what a call gives, made in a thread unless the function is one to be awaited."""
-        result = call() if is_async(function) else await self._workers.read(call)
+        result = call() if is_async(function) else await self._in_thread(call)
         return await result if isawaitable(result) else result
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        try:
+            return await self._calling.read(call)
+        except Exception:
+            raise
+        except BaseException:  # It may be at work for ever: what is called next has a new thread.
+            self._calling.close()
+            self._calling = Workers(1)
+            raise
 
 
 async def _text_of(reply: Any, hear: Callable[[Piece], None]) -> str:
@@ -172,6 +207,15 @@ async def _text_of(reply: Any, hear: Callable[[Piece], None]) -> str:
         if isinstance(reply, AsyncGenerator):
             await reply.aclose()
     return whole.text
+
+
+def _task() -> object:
+    """Return the task that is running."""
+    if isinstance(current(), AsyncioLoop):
+        return asyncio.current_task()
+    import trio
+
+    return trio.lowlevel.current_task()
 
 
 def _lock() -> AbstractAsyncContextManager[Any]:
