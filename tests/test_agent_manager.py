@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
@@ -19,8 +19,11 @@ from evstore.agent import (
     SessionManager,
     StorePersistence,
 )
-from evstore.errors import BadName, Closed, NotStorable, TooLarge, TooMany, Unavailable
+from evstore.errors import BadName, Closed, NotStorable, Refused, TooLarge, TooMany, Unavailable
 from evstore.limits import Limits
+from evstore.sqlite.recorded import Recorded
+from evstore.sqlite.write import Draft
+from tests.exports import exporting
 from tests.test_agent_context import names, variables
 from tests.test_deadlines import Clock
 from tests.test_processes import ended_well, started
@@ -205,6 +208,20 @@ def test_v7_every_value_comes_back_through_a_manager(shared, given_variables, na
     assert shared.get_variable(session_id, name, given_variables) is given_variables
 
 
+def test_v8_gets_of_a_manager_are_measured(make):
+    """Each get is measured by what it found, wherever the sessions are kept."""
+    with exporting() as exports, make() as manager:
+        manager.set_variable("a", "x", [1])
+        for _ in range(3):
+            assert [1] == manager.get_variable("a", "x")
+        assert manager.get_variable("a", "y", None) is None
+        points = exports.points("evstore.session.variable.get.duration")
+        counts = {point.attributes["evstore.variable.found"]: point.count for point in points}
+        assert {True: 3, False: 1} == counts
+        (size,) = exports.points("evstore.session.variable.get.size")
+        assert 3 * len("[1]") == size.sum
+
+
 # Limits.
 
 
@@ -288,6 +305,39 @@ def test_a_session_without_a_ttl_stays(make, clock: Clock):
         assert 0 == manager.sweep()
 
 
+@pytest.mark.parametrize("use", ["get_or_create", "delete_variable"])
+def test_v6_a_session_that_is_used_in_any_way_does_not_expire(make, clock: Clock, use: str):
+    """To ask for a session, or to delete what is not there, is a use that renews its lease."""
+    with make(clock=clock) as manager:
+        manager.set_variable("a", "x", 1)
+        manager.flush()
+        for _ in range(3):
+            clock.pass_by(timedelta(hours=23))
+            if use == "get_or_create":
+                manager.get_or_create("a")
+            else:
+                manager.delete_variable("a", "none")
+            manager.flush()
+        assert 1 == manager.get_variable("a", "x")
+
+
+def test_a_session_that_is_born_beside_a_deletion_expires(path: Path, monkeypatch):
+    """A session that is deleted by others just before a write is born by that with a deadline."""
+    with evstore.open(path) as store, SessionManager(store) as manager:
+        manager.set_variable("a", "x", 1)
+        append = store.engine.append
+
+        def append_late(drafts: Sequence[Draft]) -> list[Recorded]:
+            monkeypatch.undo()
+            store.delete("a")
+            return append(drafts)
+
+        monkeypatch.setattr(store.engine, "append", append_late)
+        manager.set_variable("a", "y", 2)
+        assert {"y": 2} == manager.get_all_variables("a")
+        assert store.session("a").expires_at is not None
+
+
 def test_a_session_of_others_gets_no_deadline(path: Path, clock: Clock):
     """A manager of an open store gives its ttl to the sessions that are born through it alone."""
     with evstore.open(path, clock=clock) as store, SessionManager(store) as manager:
@@ -312,6 +362,30 @@ def test_the_sweep_runs_by_itself(path: Path, clock: Clock):
             swept = next(iter(store.watch(after=position)))
             assert "session.expired" == swept.kind
         assert before == {each for each in threading.enumerate() if each.name == "evstore-sweep"}
+
+
+@pytest.mark.parametrize("interval_s", [0, -1, float("nan"), "60", None, True, DAY])
+def test_an_interval_that_no_thread_can_wait_for_is_refused(path: Path, interval_s: Any):
+    """The interval of the sweep is seconds, more than 0; else nothing is opened or started."""
+    with pytest.raises(Refused, match=r"^sweep_interval_s=.*: give seconds, more than 0$"):
+        SessionManager(path, sweep_interval_s=interval_s)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("interval_s", [1e10, float("inf")])
+def test_an_interval_may_be_as_long_as_one_likes(interval_s: float):
+    """The thread that sweeps waits for as long as a thread can."""
+    with SessionManager(sweep_interval_s=interval_s) as manager:
+        assert manager._sweeper.is_alive()
+
+
+@pytest.mark.parametrize("ttl", [0, -5, "x", float("nan"), timedelta(0)])
+def test_a_ttl_that_is_none_is_refused_at_once(make, ttl: Any):
+    """A bad ttl is refused when the manager is made, wherever its sessions are kept."""
+    with pytest.raises(Refused, match=r"^ttl="):
+        make(ttl=ttl)
+    with evstore.open(":memory:") as store, pytest.raises(Refused, match=r"^ttl="):
+        SessionManager(store, ttl=ttl)
 
 
 def test_the_sweep_survives_failures_and_logs_them(caplog):
@@ -383,6 +457,55 @@ def test_v1_updates_of_processes_are_not_lost(path: Path):
     with SessionManager(path) as manager:
         assert 180 == manager.get_variable("shared", "sum")
         assert 180 == len(manager.list_variables("shared", "name*"))
+
+
+def test_whoever_deletes_a_session_is_in_nobodys_way(path: Path):
+    """Beside a thread that deletes the session again and again every step does what it says."""
+    with SessionManager(path) as manager, SessionManager(path) as other:
+        over = threading.Event()
+
+        def delete_on() -> None:
+            while not over.is_set():
+                other.delete_session("a")
+                manager.delete_session("a")
+
+        with ThreadPoolExecutor(2) as pool:
+            deletions = [pool.submit(delete_on) for _ in range(2)]
+            try:
+                for number in range(150):
+                    assert "a" == manager.get_or_create("a").id
+                    assert manager.update_variable("a", "n", lambda n: n + 1, 0) > 0
+                    manager.set_variable("a", "x", number)
+                    manager.delete_variable("a", "x")
+            finally:
+                over.set()
+            for deletion in deletions:
+                deletion.result()
+
+
+def test_an_update_starts_from_the_default_where_the_session_was_deleted(path: Path):
+    """A session that is deleted while a function runs does not come back with its old value."""
+    with SessionManager(path) as manager:
+        manager.set_variable("a", "n", 41)
+        seen: list[int] = []
+
+        def grow(value: int) -> int:
+            if not seen:
+                manager.delete_session("a")
+                manager.set_variable("a", "n", 7)  # with the seq that it had
+            seen.append(value)
+            return value + 1
+
+        assert 8 == manager.update_variable("a", "n", grow, 0)
+        assert [41, 7] == seen
+
+
+def test_an_update_within_an_update_goes_on(manager: SessionManager):
+    """The function of an update may update something else."""
+    assert 3 == manager.update_variable(
+        "a", "x", lambda _: manager.update_variable("a", "y", lambda _: 2) + 1
+    )
+    assert {"x": 3, "y": 2} == manager.get_all_variables("a")
 
 
 # Its life.

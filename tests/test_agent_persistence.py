@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 
 import evstore
+from evstore import attempts
 from evstore.agent import (
     NoPersistence,
     SavedSession,
@@ -21,11 +24,12 @@ from evstore.agent import (
     StorePersistence,
 )
 from evstore.agent import behind as behind_module
-from evstore.errors import Closed, ReadOnly, TooMany
+from evstore.errors import Closed, Conflict, ReadOnly, TooMany
 from evstore.folding import VariableStore
 from evstore.limits import Limits
 from tests.test_agent_context import fresh_ids, variables
 from tests.test_agent_manager import DictPersistence
+from tests.test_deadlines import Clock
 from tests.test_processes import forked, needs_fork
 from tests.values_strategy import same
 
@@ -86,6 +90,63 @@ def test_a_failing_persistence_is_told_to_the_caller():
         with pytest.raises(OSError, match="broken"):
             manager.set_variable("a", "x", 2)
         assert 1 == manager.get_variable("a", "x")
+
+
+def test_a_persistence_that_is_empty_is_used():
+    """A persistence with a length is used from its first session on, while it is still empty."""
+
+    class Mapped(dict[str, SavedSession]):
+        def save_session(self, session: SavedSession) -> None:
+            self[session.id] = session
+
+        def load_session(self, session_id: str) -> SavedSession | None:
+            return self.get(session_id)
+
+        def delete_session(self, session_id: str) -> None:
+            self.pop(session_id, None)
+
+        def list_sessions(self) -> list[str]:
+            return list(self)
+
+    below = Mapped()
+    with SessionManager(below) as manager:
+        manager.set_variable("a", "x", 1)
+    assert {"x": 1} == below["a"].variables.to_map()
+
+
+def test_a_session_that_cannot_be_read_is_in_nobodys_way(caplog):
+    """Of a persistence that cannot read one session the others are listed and swept."""
+
+    class Damaged(DictPersistence):
+        def load_session(self, session_id: str) -> SavedSession | None:
+            if session_id == "damaged":
+                raise ValueError("it cannot be read")
+            return super().load_session(session_id)
+
+    below, clock = Damaged(), Clock()
+    with SessionManager(below, clock=clock, ttl=60) as manager:
+        for session_id in ("a", "damaged", "z"):
+            below.kept[session_id] = SavedSession(session_id, clock(), clock())
+        below.kept["b"] = SavedSession("b", clock())
+        assert ["b", "damaged"] == manager.list_sessions()
+        below.kept["a"] = SavedSession("a", clock(), clock())
+        below.kept["z"] = SavedSession("z", clock(), clock())
+        assert 2 == manager.sweep()
+        assert ["b", "damaged"] == sorted(below.kept)
+    assert "a session could not be read: ValueError" in caplog.text
+
+
+def test_eight_times_the_variables_take_some_eight_times_as_long_to_set():
+    """A session that is saved whole is not copied anew for each variable of a call."""
+
+    def took_s(count: int) -> float:
+        values = {f"name{number}": number for number in range(count)}
+        with SessionManager(limits=Limits(variables_max=count)) as manager:
+            started_s = time.perf_counter()
+            manager.set_variables("a", values)
+            return time.perf_counter() - started_s
+
+    assert min(took_s(16_000) for _ in range(3)) < 24 * min(took_s(2_000) for _ in range(3))
 
 
 # A store as a persistence.
@@ -294,6 +355,193 @@ def test_an_update_behind_runs_again_where_a_set_came_between():
 
         assert 11 == manager.update_variable("a", "x", grow, 0)
         assert [0, 10] == seen
+
+
+def test_an_update_behind_waits_for_no_other_session():
+    """An update ends at its first attempt, whatever is set in other sessions meanwhile."""
+    with SessionManager(write_behind=True) as manager:
+        seen = []
+
+        def grow(value: int) -> int:
+            seen.append(value)
+            if len(seen) < 50:
+                manager.set_variable("another", "x", len(seen))
+                manager.set_variable("a", "another", len(seen))
+            return value + 1
+
+        assert 1 == manager.update_variable("a", "x", grow, 0)
+        assert [0] == seen
+
+
+def test_an_update_behind_that_is_always_overtaken_is_told(monkeypatch):
+    """Where others never pause an update is a Conflict, like one that does not write behind."""
+    monkeypatch.setattr(attempts, "_PAUSE_S", 0)
+    with SessionManager(write_behind=True) as manager:
+        numbers = count()
+
+        def overtaken(_value: int) -> int:
+            manager.set_variable("a", "x", next(numbers))
+            return -1
+
+        with pytest.raises(Conflict, match="'x' in session 'a'"):
+            manager.update_variable("a", "x", overtaken, 0)
+        assert next(numbers) - 1 == manager.get_variable("a", "x")
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_an_update_behind_does_not_bring_back_a_deleted_session(moment: str):
+    """An update that has read a session which is then deleted starts from the default."""
+    deleting, go_on = threading.Event(), threading.Event()
+
+    class Slow(StorePersistence):
+        def delete_session(self, session_id: str) -> None:
+            deleting.set()
+            assert moment == "before" or go_on.wait(60)
+            super().delete_session(session_id)
+
+    with (
+        evstore.open(":memory:") as store,
+        SessionManager(Slow(store), write_behind=True) as manager,
+    ):
+        manager.set_variable("a", "x", 41)
+        manager.flush()
+        deletion = threading.Thread(target=manager.delete_session, args=("a",))
+        seen = []
+
+        def grow(value: int) -> int:
+            seen.append(value)
+            if len(seen) == 1:
+                deletion.start()
+                assert deleting.wait(60)
+                if moment == "before":
+                    deletion.join()
+            elif len(seen) == 2:
+                go_on.set()
+            return value + 1
+
+        assert 1 == manager.update_variable("a", "x", grow, 0)
+        deletion.join()
+        manager.flush()
+        assert {"x": 1} == dict(store.session("a").variables)
+
+
+def test_a_deletion_that_fails_drops_nothing_that_waits(caplog):
+    """What waited for a session whose deletion failed is seen as before, and written later."""
+
+    class Failing(DictPersistence):
+        def delete_session(self, session_id: str) -> None:
+            if self.broken:
+                raise OSError("the dict is broken")
+            super().delete_session(session_id)
+
+    below = Failing()
+    below.broken = True
+    with SessionManager(below, write_behind=True) as manager:
+        manager.set_variable("a", "x", 1)
+        with pytest.raises(OSError, match="broken"):
+            manager.delete_session("a")
+        assert 1 == manager.get_variable("a", "x")
+        below.broken = False
+    assert {"x": 1} == below.kept["a"].variables.to_map()
+
+
+def test_a_session_that_is_refused_holds_up_no_other(monkeypatch):
+    """While a session that cannot be written pauses, the changes of others are written."""
+    monkeypatch.setattr(behind_module, "PAUSE_S_MIN", 60.0)
+    refused, fine = threading.Event(), threading.Semaphore(0)
+
+    class Refusing(DictPersistence):
+        def save_session(self, session: SavedSession) -> None:
+            if session.id == "refused":
+                raise OSError("no room")
+            super().save_session(session)
+            fine.release()
+
+    below = Refusing()
+    with SessionManager(below, write_behind=True, on_failure=lambda *_: refused.set()) as manager:
+        manager.set_variable("refused", "x", 1)
+        assert refused.wait(60)
+        for number in range(10):
+            manager.set_variable("fine", "x", number)
+            assert fine.acquire(timeout=30)
+
+
+def test_v6_a_close_that_was_interrupted_is_done_again():
+    """Ctrl-C while a close waits for the persistence: the next one goes on, and nothing is lost."""
+    below = Gate()
+    manager = SessionManager(below, write_behind=True)
+    manager.set_variable("a", "x", 1)
+    assert below.reached.wait(60)
+    manager.set_variable("a", "x", 2)
+    manager.set_variable("b", "x", 3)
+    main = threading.main_thread().ident or 0
+    threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        manager.close()
+    with pytest.raises(Closed):
+        manager.set_variable("a", "x", 4)
+    threading.Timer(0.2, below.open.set).start()
+    manager.close()
+    assert {"x": 2} == below.kept["a"].variables.to_map()
+    assert {"x": 3} == below.kept["b"].variables.to_map()
+
+
+def test_on_failure_may_close_the_manager(path: Path):
+    """Where `on_failure` closes, what waits is tried once more; a close elsewhere ends it all."""
+    closed = threading.Event()
+
+    def close(_session_id: str, _error: Exception) -> None:
+        manager.close()
+        closed.set()
+
+    manager = SessionManager(
+        path, limits=Limits(variables_max=1), write_behind=True, on_failure=close
+    )
+    manager.set_variables("a", {"x": 1, "y": 2})
+    assert closed.wait(60)
+    with pytest.raises(Closed):
+        manager.set_variable("b", "x", 3)
+    manager.close()
+    assert not path.with_name(path.name + "-wal").exists()
+
+
+@needs_fork
+def test_a_forked_child_never_waits_for_a_thread_of_its_parent(path: Path):
+    """Whatever the parent writes at the fork, in the child all is Closed, and a close returns."""
+    below = Gate()
+    with SessionManager(below, write_behind=True) as behind, SessionManager(path) as direct:
+        updating, go_on = threading.Event(), threading.Event()
+
+        def slow(_value: int) -> int:
+            updating.set()
+            assert go_on.wait(60)
+            return 1
+
+        behind.set_variable("a", "x", 1)
+        assert below.reached.wait(60)
+        thread = threading.Thread(target=direct.update_variable, args=("a", "x", slow, 0))
+        thread.start()
+        assert updating.wait(60)
+
+        def is_closed() -> None:
+            signal.alarm(30)
+            uses: list[Callable[[], object]] = [
+                lambda: direct.update_variable("a", "x", slow),
+                lambda: behind.get_variable("a", "x"),
+                lambda: behind.delete_session("a"),
+                behind.flush,
+                behind.list_sessions,
+            ]
+            for use in uses:
+                with pytest.raises(Closed):
+                    use()
+            behind.close()
+
+        assert forked(is_closed)
+        go_on.set()
+        below.open.set()
+        thread.join()
+    assert {"x": 1} == below.kept["a"].variables.to_map()
 
 
 @needs_fork

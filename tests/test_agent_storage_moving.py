@@ -105,6 +105,14 @@ def test_messages_can_be_transformed_on_the_way():
     assert said("b") == old.load("a")
 
 
+def test_a_transform_may_give_its_messages_one_by_one():
+    """A generator is as good as a list."""
+    old, new = InMemoryStorage(), InMemoryStorage()
+    old.save("a", said("b", "c"))
+    assert Migrated(1, 2) == migrate_sessions(old, new, lambda _, history: iter(history))
+    assert said("b", "c") == new.load("a")
+
+
 @pytest.fixture
 def stores(tmp_path):
     """Two storages over stores of their own, in which all is well at the end."""

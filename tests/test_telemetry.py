@@ -52,6 +52,7 @@ PLACES = (
     "events._encode",
     "group._lead",
     "hands._begin",
+    "manager.get_variable",
     "session.fork",
     "variables.__getitem__",
     "variables.value_of",
@@ -108,6 +109,15 @@ def test_a_set_tells_size_type_and_count(session, exports):
     (counts,) = exports.points("evstore.session.variables")
     assert (2, 3) == (counts.count, counts.sum)
     assert "By" == exports.metrics()[f"{SET}.size"]
+
+
+def test_a_message_tells_its_own_size(session, exports):
+    """What an append tells is the size of the message, without what its event has around it."""
+    session.messages.append({"role": "user"})
+    (told,) = exports.told("evstore.session.message.append")
+    assert len('{"role":"user"}') == told["evstore.size"]
+    (sizes,) = exports.points("evstore.session.message.append.size")
+    assert (1, len('{"role":"user"}')) == (sizes.count, sizes.sum)
 
 
 def told_of_set(told):

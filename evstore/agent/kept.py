@@ -11,6 +11,7 @@ import attrs
 from evstore import values
 from evstore.agent.persistence import Persistence, SavedSession
 from evstore.deadlines import Lease, Ttl, lease
+from evstore.errors import TooMany
 from evstore.events import (
     SETS,
     VARIABLES,
@@ -20,7 +21,7 @@ from evstore.events import (
     to_microseconds,
     value_text,
 )
-from evstore.folding import StoredVariable
+from evstore.folding import StoredVariable, VariableStore
 
 _log = logging.getLogger("evstore.agent")
 
@@ -29,6 +30,8 @@ class KeptSessions:
     """The sessions of a persistence, which belongs to this manager alone."""
 
     def __init__(self, persistence: Persistence, writer: Writer, ttl: Ttl | None) -> None:
+        if ttl is not None:
+            lease(ttl, writer.clock())  # which refuses what is none
         self._persistence = persistence
         self._writer = writer
         self._ttl = ttl
@@ -41,6 +44,8 @@ class KeptSessions:
             if session is None:
                 session = self._born(session_id)
                 self._persistence.save_session(session)
+            else:
+                self._renew(session)
             return session.created_at
 
     def read(self, session_id: str, name: str) -> bytes | None:
@@ -59,18 +64,14 @@ class KeptSessions:
     def write(self, session_id: str, bodies: Sequence[Body]) -> None:
         """Save a session with what is said; to delete what is absent changes nothing."""
         with self._lock:
-            session = self._living(session_id) or self._born(session_id)
-            variables = attrs.evolve(session.variables, limits=self._writer.limits)
-            now = from_microseconds(self._writer.clock())
-            for body in bodies:
-                name = body.name or ""
-                if body.kind == SETS[VARIABLES]:
-                    value = values.decode(value_text(body.text, body.operand))
-                    variables = variables.set(name, value, time=now)
-                elif name in variables.variables:
-                    variables = variables.delete(name)
-            if variables.variables is not session.variables.variables:
-                self._save(attrs.evolve(session, variables=variables))
+            found = self._living(session_id)
+            session = found or self._born(session_id)
+            variables = self._changed(session.variables.variables, bodies)
+            if variables != session.variables.variables:
+                changed = VariableStore(variables, self._writer.limits)
+                self._save(attrs.evolve(session, variables=changed))
+            elif found is not None:
+                self._renew(found)
 
     def update(
         self, session_id: str, name: str, function: Callable[[Any], Any], default: Any
@@ -90,13 +91,39 @@ class KeptSessions:
     def ids(self) -> list[str]:
         """Return the ids of the living sessions, in order."""
         with self._lock:
-            return sorted(filter(self._living, list(self._persistence.list_sessions())))
+            return sorted(filter(self._is_there, list(self._persistence.list_sessions())))
 
     def sweep(self) -> int:
         """Delete every session whose deadline has passed; return how many."""
         with self._lock:
             ids = list(self._persistence.list_sessions())
-            return sum(self._living(session_id) is None for session_id in ids)
+            return sum(not self._is_there(session_id) for session_id in ids)
+
+    def _changed(
+        self, before: Mapping[str, StoredVariable], bodies: Sequence[Body]
+    ) -> Mapping[str, StoredVariable]:
+        """Return variables as they are after what is said; raises TooMany."""
+        now = from_microseconds(self._writer.clock())
+        after = {**before}
+        for body in bodies:
+            name = body.name or ""
+            if body.kind == SETS[VARIABLES]:
+                created_at = before[name].created_at if name in before else now
+                text = value_text(body.text, body.operand)
+                after[name] = StoredVariable(text, time=now, created_at=created_at)
+            else:
+                after.pop(name, None)
+        if len(before) < len(after) > self._writer.limits.variables_max:
+            raise TooMany("variables", len(after), self._writer.limits.variables_max)
+        return after
+
+    def _is_there(self, session_id: str) -> bool:
+        """Tell whether a session lives; where it cannot be read nobody knows that it does not."""
+        try:
+            return self._living(session_id) is not None
+        except Exception as error:  # noqa: BLE001 - the others are not to suffer from it
+            _log.warning("a session could not be read: %s", type(error).__name__)
+            return True
 
     def _used(self, session_id: str) -> Mapping[str, StoredVariable]:
         """Return the variables of a session, whose deadline that moves."""

@@ -6,16 +6,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any, Self, overload
+from functools import partial
+from typing import Any, NamedTuple, Self, overload
 
 import attrs
 
-from evstore import values
+from evstore import observing, values
 from evstore.agent.behind import OnFailure, Sessions, WriteBehind
 from evstore.agent.kept import KeptSessions
 from evstore.agent.persistence import NoPersistence, Persistence, StorePersistence
 from evstore.agent.recorded import RecordedSessions
-from evstore.errors import Closed
+from evstore.errors import Closed, Refused
 from evstore.events import VARIABLES, Writer, to_microseconds
 from evstore.limits import Limits
 from evstore.store import Store
@@ -26,6 +27,17 @@ _NO_DEFAULT: Any = object()
 DAY = timedelta(hours=24)
 CACHE_BYTES_MAX = 64 << 20
 SWEEP_INTERVAL_S = 60.0
+
+
+class _Found(NamedTuple):
+    """A variable as it is shown to whoever observes reads."""
+
+    text: str
+
+
+def _find(sessions: Sessions, session_id: str, name: str) -> _Found | None:
+    text = sessions.read(session_id, name)
+    return None if text is None else _Found(text if isinstance(text, str) else text.decode())
 
 
 class SessionVariables(Mapping[str, Any]):
@@ -87,6 +99,7 @@ class SessionManager:
         clock: Callable[[], datetime] | None = None,
         fallback: Callable[[Any], Any] | None = None,
     ) -> None:
+        _check_interval(sweep_interval_s)
         self._owned: Store | None = None
         if isinstance(persistence, str | os.PathLike):
             persistence = self._owned = open_store(
@@ -99,7 +112,8 @@ class SessionManager:
             self._sessions: Sessions = RecordedSessions(persistence, cache_bytes_max)
         else:
             self._writer = _writer(limits, fallback, clock)
-            self._sessions = KeptSessions(persistence or NoPersistence(), self._writer, ttl)
+            kept = NoPersistence() if persistence is None else persistence
+            self._sessions = KeptSessions(kept, self._writer, ttl)
         self._behind: WriteBehind | None = None
         if write_behind:
             self._sessions = self._behind = WriteBehind(self._sessions, self._writer, on_failure)
@@ -121,9 +135,14 @@ class SessionManager:
         A session that is not there has no variables.
         """
         sessions = self._checked(session_id)
-        text = sessions.read(session_id, name)
-        if text is not None:
-            return values.decode(text)
+        if (observer := observing.observer) is None:
+            text = sessions.read(session_id, name)
+            if text is not None:
+                return values.decode(text)
+        else:
+            found = observer.read(VARIABLES, name, partial(_find, sessions, session_id, name))
+            if found is not None:
+                return observer.serialize("decode", partial(values.decode, found.text))
         if default is _NO_DEFAULT:
             raise KeyError(name)
         return default
@@ -162,8 +181,8 @@ class SessionManager:
     ) -> Any:
         """Set a variable to `function(its value, or the default)`, and return that.
 
-        No change of others in between is lost: on a store the function runs again then, so it must
-        do nothing else. Raises Conflict where others never pause.
+        No change of others in between is lost: the function runs again then, so it must do nothing
+        else. Raises Conflict where others never pause.
         """
         found = self._checked(session_id).update(session_id, name, function, default)
         _log.debug("updated a variable")
@@ -203,14 +222,15 @@ class SessionManager:
             self._behind.flush()
 
     def close(self) -> None:
-        """Write what waits, and close the store if it was opened here."""
-        if self._closing.is_set():
-            return
+        """Write what waits, and close the store if it was opened here.
+
+        Where it was interrupted it can be done again, and has to be where `on_failure` did it: that
+        is called by the thread that writes, which cannot wait for itself.
+        """
         self._closing.set()
         self._sweeper.join()
-        if self._behind is not None:
-            self._behind.close()
-        if self._owned is not None:
+        is_over = self._behind is None or self._behind.close()
+        if is_over and self._owned is not None:
             self._owned.close()
 
     def __enter__(self) -> Self:
@@ -224,6 +244,8 @@ class SessionManager:
     def _open(self) -> Sessions:
         if self._closing.is_set():
             raise Closed("the session manager is closed", "make another")
+        if self._behind is not None:
+            self._behind.check()
         return self._sessions
 
     def _checked(self, session_id: str) -> Sessions:
@@ -231,12 +253,17 @@ class SessionManager:
         return self._open()
 
     def _sweep_at_times(self, interval_s: float) -> None:
-        while not self._closing.wait(interval_s):
+        while not self._closing.wait(min(interval_s, threading.TIMEOUT_MAX)):
             try:
                 swept = self._sessions.sweep()
                 _log.debug("swept %d sessions", swept)
             except Exception as error:  # noqa: BLE001 - it is tried again next time
                 _log.warning("sweeping failed: %s", type(error).__name__)
+
+
+def _check_interval(interval_s: float) -> None:
+    if type(interval_s) not in (int, float) or not interval_s > 0:
+        raise Refused(f"sweep_interval_s={interval_s!r} is no interval: give seconds, more than 0")
 
 
 def _writer(

@@ -1,16 +1,19 @@
 """Persistence: where whole sessions of a manager are kept, as four verbs that anyone can write."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
 import attrs
 
-from evstore.deadlines import Ttl
-from evstore.events import VARIABLES, Body, from_microseconds
+from evstore.deadlines import Ttl, lease
+from evstore.errors import SessionNotFound
+from evstore.events import VARIABLES, Body, Event, Said, from_microseconds
 from evstore.folding import StoredVariable, VariableStore
 from evstore.session import Session
-from evstore.sides import Present, nothing
+from evstore.sides import Present
+from evstore.sqlite.write import Decision
 from evstore.store import Store
 
 
@@ -31,6 +34,7 @@ class Persistence(Protocol):
     """What keeps sessions for one manager, which calls it from one thread at a time.
 
     Whatever it raises is told to the caller, or, if the manager writes behind, to `on_failure`.
+    Where all sessions are listed or swept, one that cannot be read is logged, and counts as living.
     """
 
     def save_session(self, session: SavedSession) -> None:
@@ -78,21 +82,25 @@ class StorePersistence:
     """
 
     def __init__(self, store: Store, ttl: Ttl | None = None) -> None:
+        if ttl is not None:
+            lease(ttl, store.engine.clock())  # which refuses what is none
         self.store = store
         self._ttl = ttl
 
-    def writable(self, session_id: str) -> Session:
-        """Return a handle to write to a session, with which it gets its ttl if it is born."""
-        # A session that was born without a deadline, by whomever, shall not get one here.
-        ttl = None if self._ttl is None or session_id in self.store else self._ttl
-        return self.store.session(session_id, ttl=ttl)
+    def append(self, session: Session, said: Said | Decision) -> Sequence[Event]:
+        """Append what is said to a session; only if it is born by that it gets the ttl."""
+        draft = session.drafted(said)
+        if self._ttl is not None:
+            draft.terms = draft.terms._replace(birth_ttl=self._ttl)
+        (recorded,) = self.store.engine.append([draft])
+        return recorded
 
     def save_session(self, session: SavedSession) -> None:
         """Make these the variables of a session, in one batch of what differs.
 
         It is born now, and with the deadline that sessions get here, if it is not there yet.
         """
-        handle, kept = self.writable(session.id), session.variables.variables
+        handle, kept = self.store.session(session.id), session.variables.variables
         said = {
             name: handle.writer.set(VARIABLES, name, value)
             for name, value in session.variables.to_map().items()
@@ -104,7 +112,7 @@ class StorePersistence:
             differ = [said[name] for name in said if now.get(name) != kept[name].text.decode()]
             return gone + differ
 
-        handle.say(decide, nothing)
+        self.append(handle, decide)
 
     def load_session(self, session_id: str) -> SavedSession | None:
         """Return a session as it is now."""
@@ -128,7 +136,7 @@ class StorePersistence:
 
     def delete_session(self, session_id: str) -> None:
         """End the life of a session; its log stays, readable by uid."""
-        if session_id in self.store:
+        with suppress(SessionNotFound):
             self.store.delete(session_id)
 
     def list_sessions(self) -> list[str]:

@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
-from threading import Lock
+from threading import RLock
 from typing import Any
 
+from evstore.agent.behind import ATTEMPTS
 from evstore.agent.cache import Reading, VariableCache
 from evstore.agent.persistence import StorePersistence
-from evstore.batch import Batch
-from evstore.errors import Conflict
-from evstore.events import DELETIONS, VARIABLES, Body
-from evstore.sides import Present, nothing
+from evstore.attempts import attempt
+from evstore.errors import Conflict, SessionNotFound
+from evstore.events import ABSENT, DELETIONS, VARIABLES, Body, Event, Said, from_microseconds
+from evstore.sides import Present
+from evstore.sqlite.read import Moment
+from evstore.sqlite.write import Decision
+from evstore.variables import value_of
 
 CREATED = "app.agent.session.created"
-_ATTEMPTS = 12  # of an update that others get in the way of, with pauses that sum up to seconds
 
 
 class RecordedSessions:
@@ -26,16 +28,23 @@ class RecordedSessions:
         self._store = persistence.store
         self._engine = persistence.store.engine
         self.cache = VariableCache(cache_bytes_max)
-        self._updating = Lock()
+        self._updating = RLock()  # since a function may update as well
 
     def create(self, session_id: str) -> datetime:
         """Return when a session was born, which is now if it is not there yet."""
-        handle = self._persistence.writable(session_id)
-        with suppress(Conflict), handle.batch(expect=0) as batch:
-            batch.record(CREATED)
-        created_at = handle.created_at
-        assert created_at is not None  # It was born above, if not before.
-        return created_at
+        with self._engine.moment(session_id) as moment:
+            life = moment.life
+
+        def decide(now: Moment) -> Said:
+            nonlocal life
+            life = now.life
+            return () if life else [self._store.writer.record(CREATED, None)]
+
+        if life is None:
+            events = self._append(session_id, decide)
+            if life is None:
+                return events[0].time
+        return from_microseconds(life.created_us)
 
     def read(self, session_id: str, name: str) -> str | None:
         """Return the text of a variable, or None where it is absent."""
@@ -78,20 +87,34 @@ class RecordedSessions:
 
         gone = DELETIONS[VARIABLES]
         deletes = any(body.kind == gone for body in bodies)
-        if bodies:  # For nothing the lock is not taken: reads would not renew a lease meanwhile.
-            self._persistence.writable(session_id).say(decide if deletes else bodies, nothing)
+        # For nothing the lock is not taken: reads would not renew a lease meanwhile.
+        if bodies and not self._append(session_id, decide if deletes else bodies):
+            with self._engine.moment(session_id):  # That nothing was to be deleted is a use, too.
+                pass
 
     def update(
         self, session_id: str, name: str, function: Callable[[Any], Any], default: Any
     ) -> Any:
-        """Set a variable to what a function makes of its value; return that."""
+        """Set a variable to what a function makes of its value; return that. Raises Conflict."""
 
-        def change(batch: Batch) -> Any:
-            batch.variables[name] = function(batch.variables.get(name, default))
-            return batch.variables[name]
+        def act() -> Any:
+            handle = self._store.session(session_id)
+            found = handle.variable(VARIABLES, name)
+            value = function(default if found is None else value_of(found))
+            expected = ABSENT if found is None else found.seq
+            body = self._store.writer.set(VARIABLES, name, value, expected)
+            try:
+                self._persistence.append(handle, [body])
+            except SessionNotFound as error:
+                raise Conflict(session_id, "the life that was read", "its end") from error
+            return value
 
+        self._engine.check()  # After a process fork a lock may be held by nobody.
         with self._updating:  # Threads take turns; only other processes can get in the way.
-            return self._persistence.writable(session_id).transact(change, _ATTEMPTS)
+            return attempt(act, ATTEMPTS)
+
+    def _append(self, session_id: str, said: Said | Decision) -> Sequence[Event]:
+        return self._persistence.append(self._store.session(session_id), said)
 
     def delete(self, session_id: str) -> None:
         """End the life of a session."""
