@@ -226,7 +226,7 @@ def test_any_number_is_a_limit(file, number):
     [
         ("<&-", ("import",), 2),
         (">&-", ("set", "trip", "x", "1"), 0),
-        ("2>&-", ("verify",), 0),
+        ("2>&-", ("get", "trip", "city"), 0),
         ("<&- >&- 2>&-", ("verify",), 0),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_stream_that_is_closed_is_nobody(file, closed, arguments, code):
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
     done = subprocess.run(shell, capture_output=True, input=b"", check=False)
     assert code == done.returncode, done
-    assert (b"ok\n" if closed == "2>&-" else b"") == done.stdout
+    assert (b'"Rome"\n' if closed == "2>&-" else b"") == done.stdout
     assert (closed == "<&-") == (b"the end of the export is missing" in done.stderr)
 
 
@@ -338,7 +338,7 @@ def test_stats_count(file, person):
     ]
 
 
-def test_verify_says_ok_or_where(file):
+def test_verify_says_ok_or_where(file, person):
     """A sound store is ok; in a changed one each finding is a line, and the exit code is 1."""
     for level in ("heads", "chain", "full"):
         assert "ok\n" == run("verify", file, "--level", level).stdout
@@ -351,7 +351,7 @@ def test_verify_says_ok_or_where(file):
     assert ["kind", "seq", "session", "what"] == sorted(finding)
 
 
-def test_rebuild_tells_what_was_wrong(file):
+def test_rebuild_tells_what_was_wrong(file, person):
     """A rebuilt store was ok, or each row that was not is a line, and the exit code is 1."""
     assert "ok\n" == run("rebuild", file).stdout
     assert "ok\n" == run("rebuild", file, "trip").stdout
@@ -363,6 +363,17 @@ def test_rebuild_tells_what_was_wrong(file):
         assert "trip at 4: variable: 'city' is " in result.stdout
         assert "" == run("rebuild", file, "--json").stdout
     assert 1 == run("rebuild", file, "nobody").exit_code
+
+
+def test_a_pipe_gets_json_alone(file):
+    """In a pipe the verbs that look after a file print JSON Lines too, and no ok."""
+    assert "" == shown("verify", file) == shown("rebuild", file)
+    assert {"ok"} == {check["state"] for check in told("doctor", file)}
+    assert ["after_bytes", "before_bytes", "events"] == sorted(told("compact", file)[0])
+    damage(file)
+    result = run("verify", file)
+    assert 1 == result.exit_code
+    assert 3 == json.loads(result.stdout.splitlines()[0])["seq"]
 
 
 # Carrying over.

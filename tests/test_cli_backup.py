@@ -151,7 +151,7 @@ def test_a_person_reads_sentences(file, tmp_path, monkeypatch):
     monkeypatch.setattr("evstore.cli.terminal.is_terminal", lambda: True)
     folder, copied = str(tmp_path / "segments"), str(tmp_path / "copy.db")
     assert shown("backup", file, copied).startswith("copied up to position 7, ")
-    assert "shipped 7 batches in 1 segments, up to position 7\n" == shown("ship", file, folder)
+    assert "shipped 7 batches in 1 segment, up to position 7\n" == shown("ship", file, folder)
     restored = shown("restore-from", folder, str(tmp_path / "restored.db"))
     assert "restored 7 batches, up to position 7\n" == restored
     assert b"position" in process("ship", file, folder, "--json").stdout

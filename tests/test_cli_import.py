@@ -55,7 +55,7 @@ def test_a_person_gets_sentences(path, source, monkeypatch):
     result = run("import", str(path), source, "--from", "openai-jsonl")
     assert 1 == result.exit_code
     assert result.stderr.startswith("evstore: line 2: a record: it is cut off, or no JSON")
-    assert "added 1 sessions, 1 batches, 1 events, 0 of them kept raw\n" == result.stdout
+    assert "added 1 session, 1 batch, 1 event, 0 of them kept raw\n" == result.stdout
 
 
 def test_a_mapping_is_a_file(path, tmp_path):

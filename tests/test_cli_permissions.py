@@ -85,7 +85,7 @@ def test_a_sound_store_that_may_not_be_written_is_found_well(file, modes):
     """To the doctor it is no damage that a store may not be written."""
     done = run_as_another(file, modes, "doctor")
     assert (0, "") == (done.returncode, done.stderr)
-    assert {"ok"} == {line.split()[0] for line in done.stdout.splitlines()}
+    assert {"ok"} == {json.loads(line)["state"] for line in done.stdout.splitlines()}
 
 
 def test_a_store_that_may_not_be_read_says_so(file):

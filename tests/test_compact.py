@@ -253,8 +253,9 @@ def test_a_store_in_memory_is_compacted(memory):
     assert 1 == memory.compact().events
 
 
-def test_the_verb_says_what_it_gained(loose):
+def test_the_verb_says_what_it_gained(loose, monkeypatch):
     """`evstore compact` says how many events it encoded, and the size before and after."""
+    monkeypatch.setattr("evstore.cli.terminal.is_terminal", lambda: True)
     result = run("compact", str(loose))
     assert (0, "") == (result.exit_code, result.stderr)
     assert result.stdout.startswith("compacted: 1")

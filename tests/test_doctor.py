@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evstore.cli import doctor
+from evstore.cli import doctor, terminal
 from tests.command_line import damage, filled, run, told
 
 
@@ -18,8 +18,9 @@ def file(path: Path) -> str:
     return filled(path)
 
 
-def test_doctor_finds_a_sound_store_well(file):
+def test_doctor_finds_a_sound_store_well(file, monkeypatch):
     """The doctor's checks of a sound store are all ok."""
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
     text = run("doctor", file).stdout
     assert ["ok"] * 10 == [line.split()[0] for line in text.splitlines()]
     assert f"evstore {version('evstore')}, apsw" in text
@@ -29,6 +30,7 @@ def test_doctor_finds_a_sound_store_well(file):
 
 def test_doctor_notes_what_is_odd(file, monkeypatch):
     """Open permissions, a great log and missing checksums are noted, and nothing is wrong."""
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
     monkeypatch.setattr(doctor, "WAL_BYTES_MAX", -1)
     Path(file).chmod(0o644)
     result = run("doctor", file)

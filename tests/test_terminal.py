@@ -83,10 +83,10 @@ def test_a_forgotten_message_has_its_line(capsys):
     assert "(forgotten)\n" == capsys.readouterr().out
 
 
-def on_a_terminal(*arguments: str) -> tuple[int, str]:
+def on_a_terminal(*arguments: str, columns: str = "80") -> tuple[int, str]:
     """Run evstore on a pseudo-terminal of 80 columns and return its exit code and output."""
     leader, follower = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": columns}
     environment.pop("NO_COLOR", None)
     with subprocess.Popen(
         [*EVSTORE, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment
@@ -113,6 +113,31 @@ def test_a_real_terminal_gets_tables_colours_and_progress(file):
     assert "nothing comes through stdin" in output
 
 
+def test_a_bar_stands_beside_nothing_that_is_printed(path, tmp_path):
+    """Where an export is seen there is no bar; what an import tells stands above its bar."""
+    with evstore.open(path, durability="normal") as store:
+        store.session("s").messages.extend([{"role": "user", "content": "hi"}] * 3000)
+    for format in ("jsonlines", "openai-jsonl"):
+        _, seen = on_a_terminal("export", str(path), "s", "--to", format)
+        assert shown("export", str(path), "s", "--to", format) == seen.replace("\r\n", "\n")
+    lines = str(tmp_path / "lines")
+    Path(lines).write_text("oh\n" * 30)
+    copied = str(tmp_path / "copy.db")
+    code, seen = on_a_terminal("import", copied, lines, "--from", "openai-jsonl")
+    erased = "\x1b[2K"  # the line, with the bar that stood there
+    assert (1, 30) == (code, seen.count(f"{erased}evstore: line "))
+    code, seen = on_a_terminal("import", copied, lines, "--from", "openai-jsonl", "--json")
+    assert (1, False) == (code, "importing" in seen)
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1"])
+def test_a_terminal_without_a_width_is_printed_to(file, columns):
+    """A width of 0, as terminals say that do not know theirs, hides nothing."""
+    code, output = on_a_terminal("get", file, "trip", "city", columns=columns)
+    assert (0, "Rome") == (code, output.strip())
+    assert "nobody" in on_a_terminal("show", file, "nobody", columns=columns)[1]
+
+
 def test_a_bar_never_takes_what_stdout_gets(file):
     """With stdout in a pipe and stderr on a terminal, findings are in the pipe."""
     damage(file)
@@ -123,7 +148,7 @@ def test_a_bar_never_takes_what_stdout_gets(file):
     os.close(follower)
     os.close(leader)
     assert 1 == done.returncode
-    assert b" at 3: link: " in done.stdout
+    assert b'"seq":3' in done.stdout
 
 
 # The process.
@@ -205,7 +230,8 @@ def test_what_nobody_foresaw_is_a_sentence(file, monkeypatch):
     assert 130 == fails(KeyboardInterrupt()).exit_code
     assert 7 == fails(SystemExit(7)).exit_code
     result = fails(OSError(errno.ENOSPC, "No space left"))
-    assert "evstore: the output cannot be used: No space left\n" == result.stderr
+    what = "evstore: the output cannot be used: No space left"
+    assert f"{what}: check the path, its permissions and the disk\n" == result.stderr
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):
@@ -239,6 +265,13 @@ def test_every_verb_explains_itself():
 def test_the_page_about_the_command_line_is_current():
     """docs/cli.md is what the help says; tools/cli_docs.py writes it."""
     assert cli_docs.PAGE.read_text("utf-8") == cli_docs.render()
+
+
+def test_the_package_runs_as_the_program(file):
+    """`python -m evstore` is `evstore`."""
+    command = [sys.executable, "-m", "evstore", "get", file, "trip", "city"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (0, b'"Rome"\n', b"") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_the_entry_point_runs(monkeypatch, capsys):

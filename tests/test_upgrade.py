@@ -13,6 +13,7 @@ from evstore import replay
 from evstore.errors import Corrupt, Unavailable
 from evstore.sqlite import schema
 from evstore.sqlite.pages import checksum_vfs
+from tests.command_line import told
 
 
 def said(content: Any) -> dict[str, Any]:
@@ -54,6 +55,15 @@ def test_a_file_of_version_1_is_upgraded_in_place(old):
     assert schema.version() == user_version(old)
     with evstore.open(old, read_only=True) as reader:
         assert 2 == len(reader.search("long", session="fork") + reader.search("long"))
+
+
+def test_to_the_doctor_an_older_file_is_not_damaged(old):
+    """It is noted that the file has to be opened for writing before its content is examined."""
+    checks = {check["name"]: check for check in told("doctor", str(old), "--json")}
+    assert ("note", True) == (checks["format"]["state"], "for writing" in checks["format"]["what"])
+    assert "content" not in checks
+    evstore.open(old).close()
+    assert {"ok"} == {check["state"] for check in told("doctor", str(old), "--json")}
 
 
 def test_an_old_file_is_not_read_without_an_upgrade(old):

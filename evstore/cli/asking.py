@@ -1,8 +1,9 @@
 """What many verbs ask for in the same words: a file, a session, a moment, and how to print."""
 
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from evstore.cli import terminal
 from evstore.cli.completion import complete_moment, complete_name, complete_session
 from evstore.deadlines import Ttl
 from evstore.errors import Refused, SessionNotFound
-from evstore.events import is_number_or_date
+from evstore.events import Event, is_number_or_date
 from evstore.moments import When
 from evstore.session import Session
 from evstore.sqlite.database import MEMORY
@@ -173,6 +174,17 @@ def reading(file: str) -> Iterator[Store]:
         yield store
 
 
+def begin(
+    file: str, actor: str | None, write: Callable[[Store], Sequence[Event]]
+) -> Sequence[Event]:
+    """Write to a store and return the events; it is created, but not for what is refused."""
+    if not os.path.exists(path_of(file)):
+        with evstore.open(MEMORY, actor=actor) as store:
+            write(store)
+    with writing(file, actor, create=True) as store:
+        return write(store)
+
+
 @contextmanager
 def writing(file: str | Path, actor: str | None = None, *, create: bool = False) -> Iterator[Store]:
     """Open a store for writing; only with `create` may it come into being."""
@@ -188,6 +200,20 @@ def find(store: Store, session: str) -> Session:
         if len(session) != _UID_DIGITS or not set(session) <= set("0123456789abcdef"):
             raise
         return store.session(uid=session)
+
+
+def find_or_begin(store: Store, session: str) -> Session:
+    """Return what `find` does, else the session that the first write will begin."""
+    try:
+        return find(store, session)
+    except SessionNotFound:
+        return store.session(session)
+
+
+def id_to_write(found: Session) -> str:
+    """Return the id under which a session lives or will begin; raises ReadOnly where it is over."""
+    found.drafted([])  # so that it says so
+    return found.id
 
 
 def given_text(argument: str) -> str:

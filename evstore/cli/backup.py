@@ -90,8 +90,9 @@ def ship(file: str, folder: str, follows: bool, as_json: bool) -> None:
         for shipped in follow(store, folder) if follows else [ship_once(store, folder)]:
             _tell(
                 attrs.asdict(shipped),
-                f"shipped {shipped.batches:,} batches in {shipped.segments:,} segments, up to "
-                f"position {shipped.position:,}",
+                f"shipped {terminal.counted(shipped.batches, 'batch', 'batches')} in "
+                f"{terminal.counted(shipped.segments, 'segment')}, up to position "
+                f"{shipped.position:,}",
                 as_json=as_json,
             )
             terminal.finish()
@@ -119,7 +120,8 @@ def restore_from_(
             )
         _tell(
             attrs.asdict(restored),
-            f"restored {restored.batches:,} batches, up to position {restored.position:,}",
+            f"restored {terminal.counted(restored.batches, 'batch', 'batches')}, up to position "
+            f"{restored.position:,}",
             as_json=as_json,
         )
         _verify(context, store, level)

@@ -27,32 +27,35 @@ _EXPIRED_COLUMNS = (Column("session"), Column("uid", 32))
     show_default=True,
     help="heads: the newest links; chain: every link; full: all that is derived as well.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print findings as JSON Lines.")
+@JSON
 @click.pass_context
 def verify(context: click.Context, file: str, level: replay.Level, as_json: bool) -> None:
-    """Check that the log is as it was recorded: print ok, or a line for each finding."""
-    count = 0
+    """Check that the log is as it was recorded: print ok, or a line for each finding.
+
+    In JSON there is a line for each finding, and no ok.
+    """
+    in_json, count = asking.in_json(as_json=as_json), 0
     with asking.reading(file) as store, ExitStack() as shown:
         shown.enter_context(terminal.progress("verifying"))
         for finding in replay.verify(store, level=level):
             shown.close()  # A bar and findings would write over each other.
             count += 1
-            _print_finding(finding, as_json=as_json)
-    _conclude(context, count, as_json=as_json)
+            _print_finding(finding, in_json=in_json)
+    _conclude(context, count, in_json=in_json)
 
 
-def _print_finding(finding: replay.Finding, *, as_json: bool) -> None:
-    if as_json:
+def _print_finding(finding: replay.Finding, *, in_json: bool) -> None:
+    if in_json:
         terminal.write(terminal.json_line(attrs.asdict(finding)))
     else:
         terminal.say(finding_line(finding))
 
 
-def _conclude(context: click.Context, count: int, *, as_json: bool) -> None:
+def _conclude(context: click.Context, count: int, *, in_json: bool) -> None:
     """Leave with exit code 1 where something was found, else say ok."""
     if count:
         context.exit(1)
-    if not as_json:
+    if not in_json:
         terminal.say("ok")
 
 
@@ -67,18 +70,20 @@ def finding_line(finding: replay.Finding) -> str:
 @click.command(short_help="Make the present what the log says.")
 @FILE
 @click.argument("session", required=False, shell_complete=complete_session)
-@click.option("--json", "as_json", is_flag=True, help="Print what was wrong as JSON Lines.")
+@JSON
 @click.pass_context
 def rebuild(context: click.Context, file: str, session: str | None, as_json: bool) -> None:
     """Make the present what the log says, of all sessions or one: print what was wrong, or ok.
 
-    Others may read and write meanwhile; only rows that differ from the log are written.
+    Others may read and write meanwhile; only rows that differ from the log are written. In JSON
+    there is a line for each row that was wrong, and no ok.
     """
+    in_json = asking.in_json(as_json=as_json)
     with asking.writing(file) as store, terminal.progress("rebuilding"):
         findings = replay.rebuild(store, None if session is None else asking.find(store, session))
     for finding in findings:
-        _print_finding(finding, as_json=as_json)
-    _conclude(context, len(findings), as_json=as_json)
+        _print_finding(finding, in_json=in_json)
+    _conclude(context, len(findings), in_json=in_json)
 
 
 def _polled(watch: Watch) -> Iterator[Event]:
@@ -107,7 +112,8 @@ def sweep(file: str, actor: str | None, as_json: bool) -> None:
         if expired:
             rows = ([event.session or "(forgotten)", event.uid] for event in expired)
             terminal.print_table(_EXPIRED_COLUMNS, rows)
-        terminal.say(f"{len(expired) or 'no'} session{'s' * (len(expired) != 1)} expired", "dim")
+        what = terminal.counted(len(expired), "session") if expired else "no sessions"
+        terminal.say(f"{what} expired", "dim")
 
 
 VERBS = (verify, rebuild, sweep)

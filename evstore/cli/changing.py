@@ -17,6 +17,7 @@ from evstore.deadlines import Ttl
 from evstore.errors import Corrupt, Refused
 from evstore.events import Event
 from evstore.moments import When
+from evstore.store import Store
 
 
 @click.command(name="set", short_help="Set a variable.")
@@ -59,11 +60,14 @@ def set_variable(
     """
     text = asking.given_text(value)
     given = text if string else value_of(text)
-    with asking.writing(file, actor, create=True) as store:
-        found = store.session(session)
+    expected = evstore.ANY if expect is None else expect
+
+    def write(store: Store) -> Sequence[Event]:
+        found = asking.find_or_begin(store, session)
         named = found.metadata if metadata else found.variables
-        expected = evstore.ANY if expect is None else expect
-        report(named.set(name, given, expect=expected, ttl=ttl), as_json=as_json)
+        return named.set(name, given, expect=expected, ttl=ttl)
+
+    report(asking.begin(file, actor, write), as_json=as_json)
 
 
 def value_of(text: str) -> Any:
@@ -72,10 +76,17 @@ def value_of(text: str) -> Any:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return text
+    try:
+        again = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise Refused(
+            "the value holds a number that no float is large enough for: "
+            "write a smaller one, or use --string"
+        ) from None
     if '"$' not in text:
         return value
     try:  # What `get` prints of other types is taken back as it was.
-        return values.decode(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        return values.decode(again)
     except (Corrupt, UnicodeEncodeError):
         raise Refused(
             'the value looks like one of evstore\'s own, such as {"$date": "2026-01-31"}, and is '
@@ -128,11 +139,14 @@ def say(
         if not isinstance(more, dict):
             raise Refused(f'--extra {extra!r} is no JSON object: give one like {{"name": "Ada"}}')
         message |= more
-    with asking.writing(file, actor, create=True) as store:
-        expected = evstore.ANY if expect is None else expect
-        with store.session(session).batch(expect=expected) as batch:
+    expected = evstore.ANY if expect is None else expect
+
+    def write(store: Store) -> Sequence[Event]:
+        with asking.find_or_begin(store, session).batch(expect=expected) as batch:
             batch.messages.append(message)
-        report(batch.events, as_json=as_json)
+        return batch.events
+
+    report(asking.begin(file, actor, write), as_json=as_json)
 
 
 @click.command(short_help="Delete a variable, or a session.")
@@ -156,13 +170,13 @@ def delete(
     if name is None and metadata:
         raise click.UsageError("name what to delete: --metadata goes with a NAME")
     with asking.writing(file, actor) as store:
+        found = asking.find(store, session)
         if name is None:
-            event = store.delete(session)
+            event = store.delete(asking.id_to_write(found))
             report([event], as_json=as_json)
             if not asking.in_json(as_json=as_json):
                 terminal.say(f"its log stays, under its uid {event.uid}", "dim")
             return
-        found = store.session(session, create=False)
         with found.batch() as batch:
             named = batch.metadata if metadata else batch.variables
             if named.pop(name, batch) is batch:

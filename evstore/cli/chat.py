@@ -9,6 +9,7 @@ import click
 from evstore.cli import asking
 from evstore.cli.asking import FILE
 from evstore.cli.completion import complete_session
+from evstore.store import Store
 
 if TYPE_CHECKING:
     from evstore.agent.models import Model
@@ -58,13 +59,20 @@ def chat(
     with ExitStack() as stack:
         asked = _model(stack, model, base_url, api_key_env)
         storage = SqliteStorage(stack.enter_context(asking.writing(file, create=True)))
-        session_id = storage.store.session(session).id
+        session_id = _id(storage.store, session)
         screen = Screen()
         opened = Chat(
             storage, session_id, asked, max_iterations=max_iterations, on_progress=screen.hear
         )
         is_fine = Talk(opened, screen, file).run()
     context.exit(0 if is_fine else 1)
+
+
+def _id(store: Store, session: str | None) -> str:
+    """Return the id to talk under; raises ReadOnly where the life is over that was named."""
+    if session is None:
+        return store.session().id
+    return asking.id_to_write(asking.find_or_begin(store, session))
 
 
 def _model(

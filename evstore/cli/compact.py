@@ -1,14 +1,16 @@
 """The verb that makes a file smaller: compact."""
 
+import attrs
 import click
 
 from evstore.cli import asking, terminal
-from evstore.cli.asking import FILE
+from evstore.cli.asking import FILE, JSON
 
 
 @click.command(short_help="Make a store smaller.")
 @FILE
-def compact(file: str) -> None:
+@JSON
+def compact(file: str, as_json: bool) -> None:
     """Encode the log anew, so that it says the same in less space, and make the file smaller.
 
     It goes on where the last time ended, or was stopped. Others may use the store meanwhile; at the
@@ -16,5 +18,9 @@ def compact(file: str) -> None:
     """
     with asking.writing(file) as store, terminal.progress("compacting"):
         gain = store.compact()
+    if asking.in_json(as_json=as_json):
+        terminal.write(terminal.json_line(attrs.asdict(gain)))
+        return
     before, after = terminal.size(gain.before_bytes), terminal.size(gain.after_bytes)
-    terminal.say(f"compacted: {gain.events:,} events encoded anew, {before} before, {after} now")
+    events = terminal.counted(gain.events, "event")
+    terminal.say(f"compacted: {events} encoded anew, {before} before, {after} now")

@@ -16,8 +16,8 @@ from rich.text import Text
 import evstore
 from evstore import repair as pairing
 from evstore import replay
-from evstore.cli import terminal
-from evstore.cli.asking import PLACE
+from evstore.cli import asking, terminal
+from evstore.cli.asking import JSON, PLACE
 from evstore.cli.care import finding_line
 from evstore.errors import EvstoreError
 from evstore.sqlite import schema
@@ -65,7 +65,7 @@ class Header(NamedTuple):
     is_flag=True,
     help="Pair calls of tools with their results again, by new events; undo takes it back.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON Lines.")
+@JSON
 @click.pass_context
 def doctor(context: click.Context, file: Path, repair: bool, as_json: bool) -> None:
     """Examine FILE, whatever it is; exit 1 if something is wrong with it.
@@ -76,7 +76,7 @@ def doctor(context: click.Context, file: Path, repair: bool, as_json: bool) -> N
     is_well = True
     for check in _examine(file, repairing=repair):
         is_well &= check.state != "wrong"
-        if as_json:
+        if asking.in_json(as_json=as_json):
             terminal.write(terminal.json_line(attrs.asdict(check)))
         else:
             style = {"ok": "green", "note": "yellow", "wrong": "bold red"}[check.state]
@@ -109,7 +109,7 @@ def _examine(path: Path, *, repairing: bool) -> Iterator[Check]:
     yield _checksums(header)
     yield _permissions(path)
     yield _wal(path)
-    if header.user_version <= schema.version():
+    if header.user_version == schema.version():
         yield from _content(path, repairing=repairing)
 
 
@@ -150,6 +150,9 @@ def _format(header: Header) -> Check:
     ours, known = header.user_version, schema.version()
     if ours > known:
         return Check("format", "wrong", f"{ours}, and this evstore knows {known}: upgrade evstore")
+    if ours < known:
+        what = f"{ours}, brought to {known} when it is opened for writing: examine it again then"
+        return Check("format", "note", what)
     return Check("format", "ok", f"{ours}, pages of {terminal.size(header.page_bytes)}")
 
 
@@ -196,7 +199,8 @@ def _content(path: Path, *, repairing: bool) -> Iterator[Check]:
                 checks += _repaired(store)
         elif repairing:
             checks.append(Check("repair", "wrong", "not done, since the file is damaged"))
-        counts = f"{held.sessions:,} sessions, {held.ended:,} ended, {held.events:,} events"
+        sessions = terminal.counted(held.sessions, "session")
+        counts = f"{sessions}, {held.ended:,} ended, {terminal.counted(held.events, 'event')}"
         checks.append(Check("content", "ok", counts))
     except EvstoreError as error:
         checks.append(Check("content", "wrong", str(error)))
@@ -252,8 +256,7 @@ def _repaired(store: evstore.Store) -> Iterator[Check]:
             continue
         if events:
             count += 1
-            plural = "" if len(events) == 1 else "s"
-            what = f"{info.id}: paired again by {len(events):,} event{plural}"
+            what = f"{info.id}: paired again by {terminal.counted(len(events), 'event')}"
             yield Check("calls", "ok", what)
     if not count:
         yield Check("calls", "ok", "every call of a tool has its result")

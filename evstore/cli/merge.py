@@ -65,7 +65,7 @@ def merge(
             _show_conflicts(merged.conflicts, exact=asking.in_json(as_json=as_json))
             count = len(merged.conflicts)
             terminal.complain(
-                f"{count} conflict{'s' * (count != 1)}, and nothing was written: "
+                f"{terminal.counted(count, 'conflict')}, and nothing was written: "
                 "decide with --prefer ours or theirs, or change one side"
             )
             context.exit(1)

@@ -177,9 +177,10 @@ def history(
         events = _history(found, name, at)
         newest = next(events, None)
         if newest is None:
-            terminal.complain(
-                f"session {session!r} never had a variable {name!r}: see what it has with get"
-            )
+            never, remedy = "never had a", "see what it has with get"
+            if at is not None:
+                never, remedy = "had by then no", "see its past without --at"
+            terminal.complain(f"session {session!r} {never} variable {name!r}: {remedy}")
             context.exit(1)
         chosen = islice(chain([newest], events), limit)
         if asking.in_json(as_json=as_json):
@@ -278,8 +279,7 @@ def _report_step(
 
 def recorded(events: Sequence[Event]) -> str:
     """Say how many events were recorded, and where the session is by them."""
-    plural = "" if len(events) == 1 else "s"
-    return f"{len(events):,} event{plural} recorded, now at {events[-1].seq:,}"
+    return f"{terminal.counted(len(events), 'event')} recorded, now at {events[-1].seq:,}"
 
 
 @click.command(short_help="Return to a moment of the past.")

@@ -11,7 +11,6 @@ from io import TextIOWrapper
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
-import click
 import orjson
 from rich.cells import get_character_cell_size
 from rich.console import Console
@@ -31,6 +30,7 @@ _KIB = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 CELL_CHARACTERS_MAX = 1000  # no line shows more of one text
 FITTED_ROWS_MAX = 200
+COLUMNS = 80  # where no terminal says how wide it is
 _UNITS_OF_TIME = (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -63,8 +63,11 @@ def _console(stream: Any, *, error: bool) -> Console:
         if isinstance(stream, TextIOWrapper):  # What a terminal has no signs for is spelled out.
             stream.reconfigure(errors="backslashreplace")
         # Outside a terminal nothing wraps: a line is a line.
-        width = None if stream.isatty() else 80
-        _consoles()[key] = _Console(file=stream, highlight=False, width=width, stderr=error)
+        width = None if stream.isatty() else COLUMNS
+        console = _Console(file=stream, highlight=False, width=width, stderr=error)
+        if console.width < 1:  # A terminal that does not know says 0.
+            console.width = COLUMNS
+        _consoles()[key] = console
     return _consoles()[key]
 
 
@@ -74,8 +77,9 @@ def finish() -> None:
 
 
 def complain(sentence: str) -> None:
-    """Print one sentence on stderr."""
-    click.echo(f"evstore: {harmless(sentence)}", err=True)
+    """Print one sentence on stderr, above a bar that shows how far long work has come."""
+    line = Text(f"evstore: {harmless(sentence)}")
+    _console(sys.stderr, error=True).print(line, soft_wrap=True)
 
 
 def harmless(text: str, keep: str = "") -> str:
@@ -262,6 +266,11 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / _KIB**power:,.1f} {_UNITS[power]}"
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return so many of something: 1 event, 2,000 events, 2 batches."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def moment(time: datetime | None) -> str:
     """Return a time in UTC, to the second."""
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
@@ -288,9 +297,14 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Show on stderr, if that is a terminal, how far long work has come while the block runs."""
-    if not sys.stderr.isatty():
+def progress(
+    what: str, total: int | None = None, *, beside_stdout: bool = False
+) -> Iterator[Advance]:
+    """Show on stderr, if that is a terminal, how far long work has come while the block runs.
+
+    Work that prints on stdout meanwhile would write over the bar, if that is a terminal as well.
+    """
+    if not sys.stderr.isatty() or (beside_stdout and is_terminal()):
         yield lambda done: None  # noqa: ARG005 - nobody looks
         return
     from rich.progress import (

@@ -69,6 +69,8 @@ def import_(
         raise click.UsageError("--prefix and --mapping go with --from: name a format, too")
     if input == "-" and not asking.is_piped_in():
         raise click.UsageError("nothing comes through stdin: name the exported file, or pipe it in")
+    if os.path.isdir(input):
+        raise click.UsageError(f"{input} is a folder: name its format with --from")
     with click.open_file(input, "rb") as stream:
         lines = begun(_lines(stream))  # so that no store is made for nothing
         total = None if input == "-" else os.path.getsize(input)
@@ -107,7 +109,10 @@ def _import_foreign(
         else:
             complain(f"{reported.where}: {reported.what}: {reported.reason}")
 
-    with asking.writing(file, create=True) as store, terminal.progress("importing") as advance:
+    with (
+        asking.writing(file, create=True) as store,
+        terminal.progress("importing", beside_stdout=in_json) as advance,
+    ):
         added = import_from(
             store,
             format,
@@ -148,7 +153,13 @@ def _mapping(path: str) -> Any:
 
 
 def _counts(added: Imported) -> str:
-    return f"{added.sessions:,} sessions, {added.batches:,} batches, {added.events:,} events"
+    return ", ".join(
+        (
+            terminal.counted(added.sessions, "session"),
+            terminal.counted(added.batches, "batch", "batches"),
+            terminal.counted(added.events, "event"),
+        )
+    )
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

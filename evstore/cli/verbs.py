@@ -97,7 +97,8 @@ def _explain(error: BaseException) -> int:
             is_misuse = isinstance(error, Refused | Unsupported | MissingExtra)
             return MISUSE if is_misuse else WRONG
         case OSError():
-            complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
+            what = f"{error.filename or 'the output'} cannot be used: {error.strerror}"
+            complain(f"{what}: check the path, its permissions and the disk")
             return WRONG
     complain(f"this should not happen, please report it: {type(error).__name__}: {error}")
     return WRONG

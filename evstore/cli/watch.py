@@ -10,7 +10,6 @@ import click
 from evstore.cli import asking, terminal
 from evstore.cli.asking import COUNT, FILE, JSON
 from evstore.cli.shown import LOG_COLUMNS, STORE_LOG_COLUMNS, event_line, event_rows
-from evstore.errors import SessionNotFound
 from evstore.events import Event
 from evstore.session import Session
 from evstore.store import Store
@@ -42,7 +41,7 @@ def watch(
     if from_start and after is not None:
         raise click.UsageError("--from-start is --after 0: give one of them")
     with suppress(KeyboardInterrupt), asking.reading(file) as store:
-        found = None if session is None else _find(store, session)
+        found = None if session is None else asking.find_or_begin(store, session)
         events = _events(store if found is None else found, 0 if from_start else after)
         if asking.in_json(as_json=as_json):
             for event in events:
@@ -52,13 +51,6 @@ def watch(
             terminal.print_table(STORE_LOG_COLUMNS, event_rows(events, of_store=True))
         else:
             terminal.print_table(LOG_COLUMNS, event_rows(events))
-
-
-def _find(store: Store, session: str) -> Session:
-    try:
-        return asking.find(store, session)
-    except SessionNotFound:
-        return store.session(session)
 
 
 def _events(watched: Store | Session, after: int | None) -> Iterator[Event]:
