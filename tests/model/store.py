@@ -466,7 +466,8 @@ class Handle:
         """How long a life lives after a write: as the handle asks, or as before."""
         now_us = self.store.now_us
         ttl = self.store_ttl if self.ttl is None and newborn else self.ttl
-        if ttl is None:
+        # A deadline of this handle that has passed was moved by another, since the session lives.
+        if ttl is None or (before and isinstance(ttl, datetime) and ttl <= time_of(now_us)):
             return before and before.used(now_us)
         asked = Lease.of(ttl, now_us)
         alike = before is not None and asked.length_us == before.length_us is not None
