@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import evstore
+from evstore import registry, values
 from tests.event_schemas import check_store
 
 settings.register_profile(
@@ -48,3 +49,12 @@ def memory() -> Iterator[evstore.Store]:
 def session(store: evstore.Store) -> evstore.Session:
     """A session that is not born yet, in a file."""
     return store.session("trip")
+
+
+@pytest.fixture
+def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No class is registered yet, and what a test registers is forgotten after it."""
+    monkeypatch.setattr(registry, "by_class", {})
+    monkeypatch.setattr(registry, "by_name", {})
+    monkeypatch.setattr(values, "by_class", registry.by_class)
+    monkeypatch.setattr(values, "by_name", registry.by_name)

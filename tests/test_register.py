@@ -21,13 +21,7 @@ from evstore import registry, values
 from evstore.errors import BadName, NotStorable, NotUpcast, Refused
 from tests.values_strategy import fingerprint
 
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch):
-    monkeypatch.setattr(registry, "by_class", {})
-    monkeypatch.setattr(registry, "by_name", {})
-    monkeypatch.setattr(values, "by_class", registry.by_class)
-    monkeypatch.setattr(values, "by_name", registry.by_name)
+pytestmark = pytest.mark.usefixtures("unregistered")
 
 
 def back(value: Any) -> Any:

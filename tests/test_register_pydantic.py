@@ -10,16 +10,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 import evstore
-from evstore import registry, values
+from evstore import values
 from evstore.errors import NotStorable, NotUpcast
 
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch):
-    monkeypatch.setattr(registry, "by_class", {})
-    monkeypatch.setattr(registry, "by_name", {})
-    monkeypatch.setattr(values, "by_class", registry.by_class)
-    monkeypatch.setattr(values, "by_name", registry.by_name)
+pytestmark = pytest.mark.usefixtures("unregistered")
 
 
 def back(value: Any) -> Any:

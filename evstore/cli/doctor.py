@@ -73,10 +73,10 @@ def doctor(context: click.Context, file: Path, repair: bool, as_json: bool) -> N
     Without --repair nothing is changed. With it, conversations that model APIs would refuse get
     what they lack, unless the file is damaged. No agent should be at work on it then.
     """
-    is_well = True
+    in_json, is_well = asking.in_json(as_json=as_json), True
     for check in _examine(file, repairing=repair):
         is_well &= check.state != "wrong"
-        if asking.in_json(as_json=as_json):
+        if in_json:
             terminal.write(terminal.json_line(attrs.asdict(check)))
         else:
             style = {"ok": "green", "note": "yellow", "wrong": "bold red"}[check.state]

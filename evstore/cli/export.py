@@ -68,8 +68,7 @@ def export(
         chosen = None if session is None else asking.find(store, session)
         in_lines = format == JSON_LINES and chosen is None and at is None
         total = store.engine.position() if in_lines else None
-        beside_stdout = output in _STDOUT
-        with terminal.progress("exporting", total, beside_stdout=beside_stdout) as advance:
+        with terminal.progress("exporting", total, beside_stdout=output in _STDOUT) as advance:
             if output in _STDOUT:
                 shown = _shown(format)
                 pieces = export_stream(

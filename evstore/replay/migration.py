@@ -17,9 +17,8 @@ from evstore.events import ANY
 from evstore.replay.rewriting import Made, Rewriting, Transform
 from evstore.replay.verification import verify
 from evstore.sqlite.adopt import WHAT_IS_ADOPTED
-from evstore.sqlite.backup import check_free
 from evstore.sqlite.engine import Engine
-from evstore.sqlite.files import place, put_in_place
+from evstore.sqlite.files import check_free, place, put_in_place
 from evstore.sqlite.leases import copy_leases
 from evstore.sqlite.log import PAGE_EVENTS
 from evstore.store import Store

@@ -16,7 +16,7 @@ from evstore.errors import Corrupt, Refused, Unavailable
 from evstore.sqlite import log, verify
 from evstore.sqlite.adopt import adopt
 from evstore.sqlite.database import MEMORY, Database
-from evstore.sqlite.files import create_private, place, put_in_place
+from evstore.sqlite.files import check_free, create_private, place, put_in_place
 from evstore.sqlite.leases import copy_leases
 from evstore.sqlite.pages import CHECKSUM_BYTES, checksum_vfs
 from evstore.sqlite.poller import newest_position
@@ -66,12 +66,6 @@ def backup(
             with suppress(FileNotFoundError):
                 os.unlink(partial + companion)
     return until
-
-
-def check_free(path: str) -> None:
-    """Raise Refused where something has this name already."""
-    if os.path.lexists(path):
-        raise Refused(f"{path} is there already and was left untouched: give a new name")
 
 
 def _newest(database: Database) -> int:

@@ -5,7 +5,7 @@ import re
 import stat
 import sys
 
-from evstore.errors import Unavailable, Unsupported
+from evstore.errors import Refused, Unavailable, Unsupported
 
 # Write-ahead logging needs shared memory between processes; these do not give it, and their locks
 # are not to be trusted either.
@@ -69,6 +69,12 @@ def sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_free(path: str) -> None:
+    """Raise Refused where something has this name already."""
+    if os.path.lexists(path):
+        raise Refused(f"{path} is there already and was left untouched: give a new name")
 
 
 def put_in_place(temporary: str, path: str) -> None:

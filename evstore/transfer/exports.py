@@ -13,7 +13,7 @@ from typing import TypeVar
 from evstore.errors import Refused, Unavailable
 from evstore.moments import When
 from evstore.session import Session
-from evstore.sqlite.files import put_in_place, sync_folder
+from evstore.sqlite.files import check_free, put_in_place, sync_folder
 from evstore.store import Store
 from evstore.transfer import fine_tuning, folder, markdown, table_file
 from evstore.transfer.chosen import Chosen, Report, chosen
@@ -107,7 +107,7 @@ def _writer(format: str) -> Callable[[str, Iterable[Chosen], Report], None]:
 def _new(path: str, *, is_folder: bool) -> Iterator[str]:
     """Give the place where something is made that gets its name when the block has ended well."""
     partial = os.path.join(os.path.dirname(path), f".export-{os.urandom(8).hex()}.partial")
-    _check_free(path)
+    check_free(path)
     try:
         if is_folder:
             os.mkdir(partial, 0o700)
@@ -115,7 +115,7 @@ def _new(path: str, *, is_folder: bool) -> Iterator[str]:
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:
             yield partial
-            _check_free(path)
+            check_free(path)
             if is_folder:
                 os.rename(partial, path)
                 sync_folder(path)
@@ -125,11 +125,6 @@ def _new(path: str, *, is_folder: bool) -> Iterator[str]:
             _remove(partial)
     except OSError as error:
         raise Unavailable(path, f"{error.strerror}: check the folder and the disk") from error
-
-
-def _check_free(path: str) -> None:
-    if os.path.lexists(path):
-        raise Refused(f"{path} is there already and was left untouched: give a new name")
 
 
 def _remove(partial: str) -> None:
